@@ -1,0 +1,71 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// A Ruleset is an open Landlock ruleset. See landlock(7).
+type Ruleset struct {
+	FD int
+	FS uint64 // handled filesystem rights
+}
+
+// LandlockABI returns the ABI that the running kernel enforces, 0 if Landlock is absent or disabled at boot.
+// The answer is proven by creating the largest ruleset of that ABI, since what counts is that a ruleset works.
+func LandlockABI() int {
+	v, err := ll.LandlockGetABIVersion()
+	if err != nil || v < 1 {
+		return 0
+	}
+	for ; v > 0; v-- {
+		fs, net, scoped := abi.Supported(v)
+		r, err := NewRuleset(fs, net, scoped)
+		if err == nil {
+			r.Close()
+			return v
+		}
+	}
+	return 0
+}
+
+// NewRuleset creates a ruleset that denies the given rights where no rule grants them.
+func NewRuleset(fs, net, scoped uint64) (*Ruleset, error) {
+	fd, err := ll.LandlockCreateRuleset(&ll.RulesetAttr{HandledAccessFS: fs, HandledAccessNet: net, Scoped: scoped}, 0)
+	if err != nil {
+		return nil, fmt.Errorf("landlock_create_ruleset: %w", err)
+	}
+	return &Ruleset{FD: fd, FS: fs}, nil
+}
+
+// AllowPath grants access beneath the open (O_PATH) descriptor fd. Rights that the ruleset does not handle are
+// left out: they are not restricted in the first place. No rule is added when none remains.
+func (r *Ruleset) AllowPath(fd int, access uint64) error {
+	access &= r.FS
+	if access == 0 {
+		return nil
+	}
+	return ll.LandlockAddPathBeneathRule(r.FD, &ll.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}, 0)
+}
+
+// AllowPort grants access (bind or connect) on a TCP port. Port 0 with bind allows an ephemeral port.
+func (r *Ruleset) AllowPort(port uint16, access uint64) error {
+	return ll.LandlockAddNetPortRule(r.FD, &ll.NetPortAttr{AllowedAccess: access, Port: uint64(port)}, 0)
+}
+
+// RestrictThread confines the calling thread only.
+func (r *Ruleset) RestrictThread() error { return ll.LandlockRestrictSelf(r.FD, 0) }
+
+// Close releases the ruleset; a domain made from it stays in force.
+func (r *Ruleset) Close() { _ = unix.Close(r.FD) }
+
+// LandlockRestrictSelf is the number of landlock_restrict_self(2), the same on every architecture.
+const LandlockRestrictSelf = unix.SYS_LANDLOCK_RESTRICT_SELF
+
+// ErrNoLandlock is returned where the kernel has no Landlock.
+var ErrNoLandlock = errors.New("the kernel offers no Landlock (needs CONFIG_SECURITY_LANDLOCK and lsm=landlock,…)")

@@ -1,0 +1,256 @@
+package stage
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func rawClone(flags, pidfd uintptr) (pid, errno uintptr)
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+// prepared is a Plan as the child reads it: numbers and addresses only. The parent keeps what they point to alive.
+type prepared struct {
+	cloneFlags uintptr
+	pidfd      uintptr // *int32
+	parent     uintptr // pid
+	report     uintptr // write end of the report pipe
+
+	takeTerminal bool
+	personality  bool
+	noHugePages  bool
+	noCoredump   bool
+	affinity     uintptr // *unix.CPUSet or 0
+	affinityLen  uintptr
+	dir          uintptr // C string or 0
+
+	capHeader, capData uintptr
+	capKeep            uint64
+	dropBounding       bool
+
+	ruleset     uintptr
+	filter      uintptr // *unix.SockFprog
+	filterFlags uintptr
+	listener    bool
+
+	openFiles  unix.Rlimit
+	noCore     unix.Rlimit
+	candidates []uintptr
+	argv, envv uintptr
+}
+
+// message is what the child tells the parent over the report pipe, before its listener is needed or when it fails.
+type message struct {
+	kind  uint32 // messageListener or a Step
+	value uint32 // descriptor or errno
+	which uint32 // for StepExec: index of the candidate
+}
+
+const messageListener = ^uint32(0)
+
+const (
+	addrNoRandomize   = 0x0040000 // linux/personality.h
+	personalityQuery  = 0xffffffff
+	lastSignal        = 64
+	kernelSigsetBytes = 8
+)
+
+// kernelSigaction is struct sigaction as the system call takes it, large enough for every architecture.
+type kernelSigaction [4]uint64
+
+// spawn clones the child. In the child it never returns. Only raw system calls run there: with a shared address
+// space an allocation, a lock or a growing stack would damage the parent.
+//
+//go:noinline
+//go:norace
+//go:nosplit
+func spawn(c *prepared) (pid uintptr, errno syscall.Errno) {
+	beforeFork() // blocks every signal on this thread
+	pid, en := rawClone(c.cloneFlags, c.pidfd)
+	if en != 0 || pid != 0 {
+		afterFork()
+		return pid, syscall.Errno(en)
+	}
+	child(c)
+	return 0, 0 // not reached
+}
+
+//go:norace
+//go:nosplit
+func child(c *prepared) {
+	var (
+		m   message
+		r   uintptr
+		e   syscall.Errno
+		set uint64
+		act kernelSigaction
+		i   int
+	)
+	// 1. An own process group: the parent signals and stops the command as a group.
+	m.kind = uint32(StepProcessGroup)
+	if _, _, e = syscall.RawSyscall(unix.SYS_SETPGID, 0, 0, 0); e != 0 {
+		goto fail
+	}
+	// 2. The terminal, while all signals are still blocked: SIGTTOU would stop a background group that asks for it.
+	// Failure is no harm: the command is then a background job, as it would be without us.
+	if c.takeTerminal {
+		r, _, _ = syscall.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
+		pgrp := int32(r)
+		syscall.RawSyscall(unix.SYS_IOCTL, 0, unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
+	}
+	// 3. Every signal back to default, ignored ones too (a runtime that ignores SIGPIPE would leak that through
+	// execve), and none blocked. The runtime's own handlers must be gone before signals are let in.
+	for i = 1; i <= lastSignal; i++ {
+		if i != int(unix.SIGKILL) && i != int(unix.SIGSTOP) {
+			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(i), uintptr(unsafe.Pointer(&act)), 0, kernelSigsetBytes, 0, 0)
+		}
+	}
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&set)), 0, kernelSigsetBytes, 0, 0)
+	// 4. Die with the parent. The parent may have died before the request took effect: compare with its pid, not
+	// with 1, because in a container the executor may be pid 1.
+	m.kind = uint32(StepParentDeath)
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0); e != 0 {
+		goto fail
+	}
+	m.kind = uint32(StepParentGone)
+	if r, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); r != c.parent {
+		e = syscall.ESRCH
+		goto fail
+	}
+	// 5. Attributes that execve keeps.
+	if c.personality {
+		m.kind = uint32(StepPersonality)
+		r, _, e = syscall.RawSyscall(unix.SYS_PERSONALITY, personalityQuery, 0, 0)
+		if e != 0 {
+			goto fail
+		}
+		if _, _, e = syscall.RawSyscall(unix.SYS_PERSONALITY, r|addrNoRandomize, 0, 0); e != 0 {
+			goto fail
+		}
+	}
+	if c.affinity != 0 {
+		m.kind = uint32(StepAffinity)
+		if _, _, e = syscall.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, c.affinityLen, c.affinity); e != 0 {
+			goto fail
+		}
+	}
+	if c.noHugePages {
+		m.kind = uint32(StepHugePages)
+		if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, 1, 0, 0, 0, 0); e != 0 {
+			goto fail
+		}
+	}
+	// A limit, not PR_SET_DUMPABLE: the supervisor must still be able to read the command's memory.
+	if c.noCoredump {
+		m.kind = uint32(StepCoredump)
+		if _, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, uintptr(unsafe.Pointer(&c.noCore)), 0, 0, 0); e != 0 {
+			goto fail
+		}
+	}
+	if c.dir != 0 {
+		m.kind = uint32(StepDir)
+		if _, _, e = syscall.RawSyscall(unix.SYS_CHDIR, c.dir, 0, 0); e != 0 {
+			goto fail
+		}
+	}
+	// 6. Capabilities: the bounding set first, since dropping from it needs CAP_SETPCAP. With no_new_privs (next) an
+	// execve by uid 0 cannot bring back what the permitted set lost here (capabilities(7)).
+	m.kind = uint32(StepCapabilities)
+	if c.dropBounding {
+		for i = 0; i < 64; i++ {
+			if c.capKeep>>uint(i)&1 == 0 {
+				if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(i), 0, 0, 0, 0); e == syscall.EINVAL {
+					break // past the last capability that this kernel knows
+				} else if e != 0 {
+					goto fail
+				}
+			}
+		}
+	}
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); e != 0 {
+		goto fail
+	}
+	if _, _, e = syscall.RawSyscall(unix.SYS_CAPSET, c.capHeader, c.capData, 0); e != 0 {
+		goto fail
+	}
+	for i = 0; i < 64; i++ {
+		if c.capKeep>>uint(i)&1 == 1 {
+			if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(i), 0, 0, 0); e != 0 {
+				goto fail
+			}
+		}
+	}
+	// 7. Needed by both Landlock and seccomp without privileges, and the end of setuid.
+	m.kind = uint32(StepNoNewPrivs)
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
+		goto fail
+	}
+	// 8. Landlock before seccomp: once the filter is on, a call may wait for a supervisor.
+	m.kind = uint32(StepLandlock)
+	if _, _, e = syscall.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, c.ruleset, 0, 0); e != 0 {
+		goto fail
+	}
+	// 9. The filter. An older kernel (before 5.19) does not know WAIT_KILLABLE_RECV and says EINVAL; no other error
+	// is worth another try.
+	m.kind = uint32(StepSeccomp)
+	r, _, e = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, c.filterFlags, c.filter)
+	if e == syscall.EINVAL && c.filterFlags&waitKillable != 0 {
+		r, _, e = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, c.filterFlags&^waitKillable, c.filter)
+	}
+	if e != 0 {
+		goto fail
+	}
+	if c.listener {
+		m = message{kind: messageListener, value: uint32(r)}
+		syscall.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
+	}
+	// 10. An own descriptor table, then nothing in it but the standard streams and the report pipe, which closes on
+	// exec: an inherited descriptor would be a hole in every rule (CVE-2024-21626). close_range(2) and not /proc,
+	// which may be out of reach by now.
+	m.kind = uint32(StepExec)
+	if _, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, c.report+1, ^uintptr(0)>>32, closeRangeUnshare); e != 0 {
+		goto fail
+	}
+	if c.report > 3 {
+		if _, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, c.report-1, 0); e != 0 {
+			goto fail
+		}
+	}
+	// 11. Last: everything above needed descriptors, and a small limit would have failed there with EMFILE.
+	m.kind = uint32(StepOpenFiles)
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&c.openFiles)), 0, 0, 0); e != 0 {
+		goto fail
+	}
+	// 12. As execvp(3): a candidate that is not there or not executable gives way to the next, and "permission
+	// denied" is remembered over "not found".
+	m.kind = uint32(StepExec)
+	m.value = 0
+	for i = 0; i < len(c.candidates); i++ {
+		_, _, e = syscall.RawSyscall(unix.SYS_EXECVE, c.candidates[i], c.argv, c.envv)
+		if m.value == 0 || (m.value == uint32(syscall.ENOENT) && e != syscall.ENOENT) {
+			m.value, m.which = uint32(e), uint32(i)
+		}
+		if e != syscall.ENOENT && e != syscall.EACCES && e != syscall.ENOTDIR {
+			break
+		}
+	}
+	goto tell
+fail:
+	m.value = uint32(e)
+tell:
+	syscall.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
+	}
+}
+
+const (
+	waitKillable      = 1 << 5
+	closeRangeUnshare = 2
+)

@@ -1,0 +1,201 @@
+package stage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const capabilityVersion3 = 0x20080522
+
+type capData struct{ effective, permitted, inheritable uint32 }
+
+// Start clones the child and returns once it runs the command, or, where its execve is notified, once its filter is
+// installed. The calling goroutine must be locked to its thread and that thread must outlive the child: the
+// parent-death signal is tied to the thread that cloned (prctl(2)).
+func Start(p *Plan) (*Child, error) {
+	if len(p.Candidates) == 0 {
+		return nil, errNoCandidate
+	}
+	c, keep, err := p.prepare()
+	if err != nil {
+		return nil, err
+	}
+	var report [2]int
+	if err := unix.Pipe2(report[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	c.report = uintptr(report[1])
+	pidfd := new(int32) // on the heap: a stack could move under the address
+	keep = append(keep, pidfd)
+	c.pidfd = uintptr(unsafe.Pointer(pidfd))
+
+	syscall.ForkLock.Lock()
+	pid, errno := spawn(c)
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(keep)
+	if errno != 0 {
+		_ = unix.Close(report[0])
+		_ = unix.Close(report[1])
+		return nil, fmt.Errorf("clone: %w", errno)
+	}
+	child := &Child{PID: int(pid), PIDFD: int(*pidfd), Listener: -1, report: report[0]}
+	err = child.awaitListener(c.listener)
+	_ = unix.Close(report[1])
+	if err == nil && !p.ExecIsNotified {
+		err = child.Failure(p)
+	}
+	if err != nil {
+		child.abandon()
+		return nil, err
+	}
+	return child, nil
+}
+
+// awaitListener reads the number of the listener's descriptor, which is ours too as long as the table is shared.
+func (c *Child) awaitListener(want bool) error {
+	if !want {
+		return nil
+	}
+	// The write end stays open on our side (shared table), so its end of file is no sign of death: watch both.
+	if err := waitReadable(c.report, c.PIDFD); err != nil {
+		return err
+	}
+	m, err := c.readMessage()
+	if err != nil {
+		return fmt.Errorf("start report: %w", err)
+	}
+	if m.kind != messageListener {
+		return &StepError{Step: Step(m.kind), Err: syscall.Errno(m.value)}
+	}
+	c.Listener = int(m.value)
+	return nil
+}
+
+// Failure returns the StepError that the child reported after its filter was installed, nil if there is none (yet).
+func (c *Child) Failure(p *Plan) error {
+	m, err := c.readMessage()
+	if err != nil {
+		return nil // nothing written: the command runs
+	}
+	e := &StepError{Step: Step(m.kind), Err: syscall.Errno(m.value)}
+	if int(m.which) < len(p.Candidates) {
+		e.Path = p.Candidates[m.which]
+	}
+	return e
+}
+
+func (c *Child) readMessage() (message, error) {
+	var b [unsafe.Sizeof(message{})]byte
+	n, err := unix.Read(c.report, b[:])
+	if err != nil {
+		return message{}, err
+	}
+	if n != len(b) {
+		return message{}, io.ErrUnexpectedEOF
+	}
+	return message{
+		kind:  binary.NativeEndian.Uint32(b[0:]),
+		value: binary.NativeEndian.Uint32(b[4:]),
+		which: binary.NativeEndian.Uint32(b[8:]),
+	}, nil
+}
+
+// abandon ends and reaps a child that could not be started.
+func (c *Child) abandon() {
+	_ = unix.Kill(c.PID, unix.SIGKILL)
+	for {
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(c.PID, &ws, 0, nil); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = unix.Close(c.report)
+	_ = unix.Close(c.PIDFD)
+	if c.Listener >= 0 {
+		_ = unix.Close(c.Listener)
+	}
+}
+
+func waitReadable(fds ...int) error {
+	set := make([]unix.PollFd, len(fds))
+	for i, fd := range fds {
+		set[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	for {
+		if _, err := unix.Poll(set, -1); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// prepare turns the plan into addresses. keep holds what they point to.
+func (p *Plan) prepare() (c *prepared, keep []any, err error) {
+	c = &prepared{
+		cloneFlags:   unix.CLONE_FILES | unix.CLONE_PIDFD | uintptr(unix.SIGCHLD),
+		parent:       uintptr(unix.Getpid()),
+		takeTerminal: p.TakeTerminal,
+		personality:  p.NoRandomizeMemory,
+		noHugePages:  p.NoHugePages,
+		noCoredump:   p.NoCoredump,
+		capKeep:      p.Capabilities,
+		ruleset:      uintptr(p.RulesetFD),
+		filter:       uintptr(unsafe.Pointer(p.Filter)),
+		filterFlags:  p.FilterFlags,
+		listener:     p.FilterFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0,
+		openFiles:    p.openFiles(),
+	}
+	if !p.ExecIsNotified {
+		// The parent sleeps until the execve: nothing in between may wait for it.
+		c.cloneFlags |= unix.CLONE_VM | unix.CLONE_VFORK
+	}
+	keep = append(keep, p.Filter, p.CPUs)
+	if p.CPUs != nil {
+		c.affinity, c.affinityLen = uintptr(unsafe.Pointer(p.CPUs)), unsafe.Sizeof(*p.CPUs)
+	}
+	header := &unix.CapUserHeader{Version: capabilityVersion3}
+	lo, hi := uint32(p.Capabilities), uint32(p.Capabilities>>32)
+	data := &[2]capData{{lo, lo, lo}, {hi, hi, hi}}
+	c.capHeader, c.capData = uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data))
+	c.dropBounding = hasSetpcap()
+	keep = append(keep, header, data)
+
+	str := func(s string) uintptr {
+		b, e := syscall.BytePtrFromString(s)
+		if e != nil {
+			err = fmt.Errorf("string %q holds a NUL", s)
+			return 0
+		}
+		keep = append(keep, b)
+		return uintptr(unsafe.Pointer(b))
+	}
+	array := func(list []string) uintptr {
+		ptrs := make([]uintptr, len(list)+1)
+		for i, s := range list {
+			ptrs[i] = str(s)
+		}
+		keep = append(keep, ptrs)
+		return uintptr(unsafe.Pointer(&ptrs[0]))
+	}
+	if p.Dir != "" {
+		c.dir = str(p.Dir)
+	}
+	for _, path := range p.Candidates {
+		c.candidates = append(c.candidates, str(path))
+	}
+	c.argv, c.envv = array(p.Argv), array(p.Env)
+	return c, keep, err
+}
+
+// hasSetpcap reports whether this thread may drop from its bounding set.
+func hasSetpcap() bool {
+	header := unix.CapUserHeader{Version: capabilityVersion3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective>>unix.CAP_SETPCAP&1 == 1
+}
