@@ -1,0 +1,174 @@
+package processes
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+)
+
+// Process is a live process, held by a pidfd so that its pid cannot come to mean another.
+type Process struct{ PID, PIDFD int }
+
+// census knows who is alive: the processes it has seen, and the forks it has admitted since it last looked.
+//
+// The sum is an upper bound that grows by one with each fork. Only when it reaches the limit does the census look:
+// first which known processes have exited (one poll), then who is new (a walk through /proc).
+type census struct {
+	known     []Process
+	admitted  []admission                  // forks admitted since the last walk whose outcome is unknown
+	roots     func() ([]int, error)        // the executor's children that belong to the sandbox
+	children  func(pid int) ([]int, error) // tests replace these four
+	stat      func(pid int) (kernel.Stat, error)
+	blockedIn func(tid int) (nr int, ok bool)
+	open      func(pid int) (pidfd int, err error)
+	now       func() time.Time
+	forkCalls []int
+	zombies   int
+}
+
+type admission struct {
+	tid  int
+	when time.Time
+}
+
+const (
+	// pendingFor is how long an admitted fork counts although nothing shows that it happened: its thread runs, and may
+	// still be inside the call. Longer than any scheduling delay that one sandbox can inflict on itself.
+	pendingFor = 500 * time.Millisecond
+	// maxZombies bounds dead processes that nobody reaps. They hold a pid and little else, so they do not count
+	// against the limit, but the host's pids are not for the taking.
+	maxZombies = 1024
+	// maxWalks bounds the attempts to see the tree stand still.
+	maxWalks = 8
+)
+
+func newCensus(command Process, roots func() ([]int, error)) *census {
+	return &census{
+		known:     []Process{command},
+		roots:     roots,
+		children:  kernel.Children,
+		stat:      kernel.ReadStat,
+		blockedIn: kernel.BlockedIn,
+		open:      func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
+		now:       time.Now,
+	}
+}
+
+// admit reports whether one more process fits, and counts it if so.
+func (s *census) admit(tid, limit int) bool {
+	s.settle(tid)
+	if s.bound() >= limit {
+		s.bury()
+	}
+	if s.bound() >= limit && (!s.walk() || s.bound() >= limit || s.zombies > maxZombies+limit) {
+		return false
+	}
+	s.admitted = append(s.admitted, admission{tid, s.now()})
+	return true
+}
+
+func (s *census) bound() int { return len(s.known) + len(s.admitted) }
+
+// settle notes that a thread is back: whatever fork it was admitted for is over, and only a walk can tell whether
+// the child lives. The entry stays, but no longer depends on the thread.
+func (s *census) settle(tid int) {
+	for i := range s.admitted {
+		if s.admitted[i].tid == tid {
+			s.admitted[i].tid = 0
+		}
+	}
+}
+
+// bury forgets known processes that have exited.
+func (s *census) bury() {
+	s.known = slices.DeleteFunc(s.known, func(p Process) bool {
+		if kernel.Alive(p.PIDFD) {
+			return false
+		}
+		_ = unix.Close(p.PIDFD)
+		return true
+	})
+}
+
+// walk makes known complete and drops the admissions whose outcome is thereby known. It repeats until no process
+// exited meanwhile: an exit moves children to another parent, where the walk may have looked already.
+func (s *census) walk() bool {
+	for range maxWalks {
+		// Decided before the tree is read: a fork that is over by now has its child in the tree, or the child has
+		// come and gone.
+		pending := slices.DeleteFunc(slices.Clone(s.admitted), s.settled)
+		if !s.discover() {
+			return false
+		}
+		before := len(s.known)
+		s.bury()
+		if len(s.known) == before {
+			s.admitted = pending
+			return true
+		}
+	}
+	return false
+}
+
+// settled reports whether an admitted fork is certainly over.
+func (s *census) settled(a admission) bool {
+	if a.tid == 0 {
+		return true
+	}
+	if _, err := s.stat(a.tid); err != nil {
+		return true // the thread is gone
+	}
+	if nr, ok := s.blockedIn(a.tid); ok {
+		return !slices.Contains(s.forkCalls, nr)
+	}
+	return s.now().Sub(a.when) > pendingFor
+}
+
+// discover adds the live processes of the tree that are not known yet. It fails when one cannot be held by a pidfd.
+func (s *census) discover() bool {
+	s.zombies = 0
+	queue, err := s.roots()
+	if err != nil {
+		return false
+	}
+	seen := map[int]bool{}
+	for len(queue) > 0 {
+		pid := queue[0]
+		queue = queue[1:]
+		if seen[pid] {
+			continue
+		}
+		seen[pid] = true
+		st, err := s.stat(pid)
+		if err != nil {
+			continue // exited and reaped: the next walk sees where its children went
+		}
+		if st.State == 'Z' || st.State == 'X' {
+			s.zombies++
+			continue // a zombie's children have moved on already
+		}
+		if !s.isKnown(pid) {
+			fd, err := s.open(pid)
+			if err == unix.ESRCH {
+				continue
+			}
+			if err != nil {
+				return false
+			}
+			s.known = append(s.known, Process{pid, fd})
+		}
+		next, err := s.children(pid)
+		if err == nil {
+			queue = append(queue, next...)
+		}
+	}
+	return true
+}
+
+// isKnown compares pids; a known process that has exited frees its pid only once buried, which walk does first.
+func (s *census) isKnown(pid int) bool {
+	return slices.ContainsFunc(s.known, func(p Process) bool { return p.PID == pid && kernel.Alive(p.PIDFD) })
+}

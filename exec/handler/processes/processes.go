@@ -1,0 +1,72 @@
+// Package processes enforces limits.processes: how many processes the sandbox may have alive at once.
+//
+// It answers clone (without CLONE_THREAD, which the filter lets through), fork and vfork. The count is of live thread
+// groups, never of wait calls: a program that reaps with WNOHANG, ignores SIGCHLD or double-forks neither leaks slots
+// nor gains any. Counting costs nothing until the sandbox comes near the limit.
+//
+// Read next: census.go (who is alive).
+package processes
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Handler is the process limit of one sandbox.
+type Handler struct {
+	limit   int
+	census  *census
+	closing atomic.Bool
+	calls   []abi.Sysno
+	name    func(abi.Sysno) string
+	journal supervise.Journal
+	rule    supervise.Event // Rule and Origin of the limit
+}
+
+// New makes the handler for a sandbox whose first process is the command. rule carries the policy path and origin
+// of the limit for the journal.
+func New(arch abi.Arch, limit uint32, command Process, roots func() ([]int, error), j supervise.Journal, rule supervise.Event) *Handler {
+	h := &Handler{
+		limit:   int(limit),
+		census:  newCensus(command, roots),
+		journal: j,
+		rule:    rule,
+		name:    func(nr abi.Sysno) string { s, _ := abi.SyscallName(arch, nr); return s },
+	}
+	for _, name := range []string{"clone", "fork", "vfork"} {
+		if nr, ok := abi.SyscallNumber(arch, name); ok {
+			h.calls = append(h.calls, nr)
+			h.census.forkCalls = append(h.census.forkCalls, int(nr))
+		}
+	}
+	return h
+}
+
+// Name is the concern.
+func (h *Handler) Name() string { return "processes" }
+
+// Syscalls lists the fork family.
+func (h *Handler) Syscalls() []abi.Sysno { return h.calls }
+
+// Close refuses every further process: the sandbox can only shrink from here. Safe from any goroutine.
+func (h *Handler) Close() { h.closing.Store(true) }
+
+// Handle counts the process that the call is about to create. Flags are register arguments, so continuing is safe.
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	if h.closing.Load() {
+		return supervise.Errno(unix.EAGAIN)
+	}
+	if h.census.admit(c.TID, h.limit) {
+		return supervise.Continue(supervise.DecidedOnRegisters)
+	}
+	e := h.rule
+	e.Kind, e.PID, e.Command, e.Syscall, e.Verdict = "limit", c.TID, kernel.CommandName(c.TID), h.name(c.Nr), "EAGAIN"
+	e.Reason = "the sandbox has as many live processes as limits.processes allows"
+	h.journal.Record(e)
+	return supervise.Errno(unix.EAGAIN)
+}

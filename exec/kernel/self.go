@@ -1,0 +1,69 @@
+package kernel
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const capabilityVersion3 = 0x20080522 // linux/capability.h
+
+// Capabilities returns the calling thread's permitted set.
+func Capabilities() (uint64, error) {
+	header := unix.CapUserHeader{Version: capabilityVersion3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("capget: %w", err)
+	}
+	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
+}
+
+func dropCapabilities(keep uint64) error {
+	have, err := Capabilities()
+	if err != nil {
+		return err
+	}
+	if have&^keep == 0 {
+		return nil
+	}
+	keep &= have
+	header := &unix.CapUserHeader{Version: capabilityVersion3}
+	data := &[2]unix.CapUserData{
+		{Effective: uint32(keep), Permitted: uint32(keep)},
+		{Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)},
+	}
+	// Capabilities belong to threads; the runtime repeats the call on each of its own.
+	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0)
+	if e != 0 {
+		return fmt.Errorf("capset: %w", e)
+	}
+	return nil
+}
+
+// HideSelf makes this process not dumpable: no process of the same user may trace it or read its memory, and its
+// /proc files belong to root (prctl(2), PR_SET_DUMPABLE).
+func HideSelf() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
+// BecomeSubreaper makes orphaned descendants children of this process instead of init's (PR_SET_CHILD_SUBREAPER).
+func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// NoNewPrivs sets no_new_privs on the calling thread.
+func NoNewPrivs() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }
+
+// ForegroundGroup returns the foreground process group of a terminal; an error means fd is none, or not ours.
+func ForegroundGroup(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCGPGRP) }
+
+// SetForegroundGroup makes pgrp the foreground group of the terminal. The calling thread blocks SIGTTOU meanwhile,
+// which would otherwise stop a background process that asks.
+func SetForegroundGroup(fd, pgrp int) error {
+	var block, old unix.Sigset_t
+	block.Val[0] = 1 << (uint(unix.SIGTTOU) - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
+		return err
+	}
+	err := unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, pgrp)
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	return err
+}

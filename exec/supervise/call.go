@@ -1,0 +1,99 @@
+package supervise
+
+import (
+	"bytes"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Guest is how a call's memory and validity are looked up; tests replace it.
+type Guest interface {
+	ReadMemory(tid int, addr uint64, b []byte) (int, error)
+	Valid(id uint64) bool
+}
+
+// Call is one notified system call. Its methods are the only way to the caller's memory: each reads once, then
+// proves that the notification is still the same, so that a recycled pid is never mistaken for the caller.
+type Call struct {
+	TID  int // thread id
+	Nr   abi.Sysno
+	Args [6]uint64
+
+	id         uint64
+	guest      Guest
+	memoryRead bool
+}
+
+// NewCall makes a call for tests of handlers.
+func NewCall(tid int, nr abi.Sysno, args [6]uint64, g Guest) *Call {
+	return &Call{TID: tid, Nr: nr, Args: args, guest: g}
+}
+
+// Arg32 returns an argument that the kernel takes as int or unsigned int: the upper half of the register is ignored.
+func (c *Call) Arg32(i int) int32 { return int32(uint32(c.Args[i])) }
+
+// maxPath is PATH_MAX: the kernel refuses longer paths with ENAMETOOLONG, terminating NUL included.
+const maxPath = 4096
+
+const pageSize = 4096 // the smallest page of any architecture; reading by smaller steps is never wrong
+
+// Path reads a NUL-terminated path. Paths are bytes: nothing is assumed about their encoding.
+func (c *Call) Path(arg int) (string, error) {
+	var buf [maxPath]byte
+	addr, n := c.Args[arg], 0
+	c.memoryRead = true
+	for n < maxPath {
+		// Never across a page: the string may end just before an unmapped one.
+		step := min(maxPath-n, pageSize-int((addr+uint64(n))%pageSize))
+		got, err := c.guest.ReadMemory(c.TID, addr+uint64(n), buf[n:n+step])
+		if err != nil || got <= 0 {
+			return "", memoryError(err)
+		}
+		if i := bytes.IndexByte(buf[n:n+got], 0); i >= 0 {
+			if !c.guest.Valid(c.id) {
+				return "", unix.ESRCH
+			}
+			return string(buf[:n+i]), nil
+		}
+		n += got
+	}
+	return "", unix.ENAMETOOLONG
+}
+
+// Bytes reads exactly len(b) bytes.
+func (c *Call) Bytes(addr uint64, b []byte) error {
+	c.memoryRead = true
+	n, err := c.guest.ReadMemory(c.TID, addr, b)
+	if err != nil || n != len(b) {
+		return memoryError(err)
+	}
+	if !c.guest.Valid(c.id) {
+		return unix.ESRCH
+	}
+	return nil
+}
+
+// Valid reports whether the caller still waits. A handler that looked at the caller through /proc or a pidfd asks
+// before it acts on what it saw.
+func (c *Call) Valid() bool { return c.guest.Valid(c.id) }
+
+// memoryError is what the kernel itself would answer, except where we may not read the caller at all (a program that
+// is not readable by its user is not dumpable): then the call is refused.
+func memoryError(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ESRCH) {
+		return unix.EPERM
+	}
+	return unix.EFAULT
+}
+
+type kernelGuest struct{ listener kernel.Listener }
+
+func (g kernelGuest) ReadMemory(tid int, addr uint64, b []byte) (int, error) {
+	return kernel.ReadMemory(tid, addr, b)
+}
+
+func (g kernelGuest) Valid(id uint64) bool { return g.listener.Valid(id) }

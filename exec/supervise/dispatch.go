@@ -1,0 +1,71 @@
+package supervise
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Dispatcher finds the handlers of a call and keeps their verdicts honest.
+type Dispatcher struct {
+	arch    abi.Arch
+	journal Journal
+	table   [][]Handler // by system call number
+}
+
+// NewDispatcher wires handlers in order. Every call of a handler must be one that the filter notifies, else the
+// handler would silently never run.
+func NewDispatcher(arch abi.Arch, handlers []Handler, notified func(abi.Sysno) bool, j Journal) (*Dispatcher, error) {
+	d := &Dispatcher{arch: arch, journal: j}
+	for _, h := range handlers {
+		for _, nr := range h.Syscalls() {
+			if !notified(nr) {
+				return nil, fmt.Errorf("handler %s answers %s, which the filter does not notify", h.Name(), d.name(nr))
+			}
+			for int(nr) >= len(d.table) {
+				d.table = append(d.table, nil)
+			}
+			d.table[nr] = append(d.table[nr], h)
+		}
+	}
+	return d, nil
+}
+
+// Decide runs the handlers of a call. It fails closed: a panic, a call that no handler takes and a Continue that
+// could be raced all end in EPERM, with a record.
+func (d *Dispatcher) Decide(c *Call) (v Verdict) {
+	defer func() {
+		if r := recover(); r != nil {
+			d.refuse(c, fmt.Sprintf("internal error: %v", r))
+			v = Errno(unix.EPERM)
+		}
+	}()
+	if int(c.Nr) < len(d.table) {
+		for _, h := range d.table[c.Nr] {
+			if v = h.Handle(c); v.kind == verdictNext {
+				continue
+			}
+			if v.kind == verdictContinue && (v.reason == 0 || c.memoryRead && v.reason != KernelDecides) {
+				d.refuse(c, "handler "+h.Name()+" would continue a call after reading its memory")
+				return Errno(unix.EPERM)
+			}
+			return v
+		}
+	}
+	d.refuse(c, "no handler takes the call")
+	return Errno(unix.EPERM)
+}
+
+func (d *Dispatcher) refuse(c *Call, reason string) {
+	d.journal.Record(Event{Kind: "error", PID: c.TID, Command: kernel.CommandName(c.TID), Syscall: d.name(c.Nr), Verdict: "EPERM", Reason: reason})
+}
+
+func (d *Dispatcher) name(nr abi.Sysno) string {
+	if s, ok := abi.SyscallName(d.arch, nr); ok {
+		return s
+	}
+	return fmt.Sprintf("syscall %d", nr)
+}

@@ -1,0 +1,46 @@
+// Package supervise answers the system calls that a sandbox's filter notifies.
+//
+// In: a listener, a table of handlers, a [Journal] for denials. Out: exactly one answer to each notification. It holds
+// no policy: handlers ask ir/query. It runs on one thread, the one that cloned the command: that thread alone is in
+// an ancestor of the command's Landlock domain, so the kernel lets it, and no other thread of the executor, read the
+// command's memory.
+//
+// To add a handler: 1. package exec/handler/<noun> with a type that implements [Handler]; 2. its calls as a Trap in
+// compiler/lower, so that the filter notifies them; 3. a line in exec/wire.go; 4. tests with a fake [Call]; 5. an
+// acceptance test with the real kernel.
+//
+// Read next: call.go (arguments and guest memory), verdict.go, dispatch.go, loop.go.
+package supervise
+
+import "github.com/sandlock-go/sandlock/ir/abi"
+
+// Handler answers one concern's notifications. It may keep state and needs no locks: calls come one at a time. It
+// must not block on anything that a guest controls.
+type Handler interface {
+	// Name is the concern, for the audit stream.
+	Name() string
+	// Syscalls lists the numbers that it answers on this architecture. Start refuses a handler whose calls the
+	// filter does not notify.
+	Syscalls() []abi.Sysno
+	// Handle decides. Next hands the call to the following handler; a call that nobody takes is refused.
+	Handle(c *Call) Verdict
+}
+
+// Journal receives what the supervisor denies or wants noted.
+type Journal interface {
+	Record(Event)
+}
+
+// Event is one denied or notable call.
+type Event struct {
+	Kind    string // "denied", "observed", "limit", "error"
+	PID     int    // thread id of the caller
+	Command string // the caller's argv[0]
+	Syscall string
+	Path    string // what the call named, if a path
+	Address string // what the call named, if a network address
+	Verdict string // "EPERM", "allowed", …
+	Reason  string
+	Rule    string // policy path of the deciding or closest rule
+	Origin  string // file:line:col of that rule
+}

@@ -1,0 +1,57 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+)
+
+// Serve answers notifications until no process uses the filter any more or until done is readable. It must run on
+// the thread that cloned the command.
+//
+// RECV alone would be one system call less, but it cannot be told to stop, and before Linux 6.11 it does not even
+// return when the last user of the filter is gone.
+func Serve(l kernel.Listener, d *Dispatcher, done int) error {
+	_ = l.SyncWakeUp() // speed only
+	var n kernel.Notification
+	call := Call{guest: kernelGuest{l}}
+	set := []unix.PollFd{{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(done), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(set, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return fmt.Errorf("poll listener: %w", err)
+		}
+		if set[0].Revents&unix.POLLIN == 0 {
+			return nil // done, or POLLHUP: nobody is left
+		}
+		switch err := l.Receive(&n); {
+		case err == nil:
+			call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
+			answer(l, n.ID, d.Decide(&call))
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
+			// Interrupted, or the caller was killed between the wake-up and the receive.
+		default:
+			return fmt.Errorf("receive notification: %w", err)
+		}
+	}
+}
+
+// answer sends a verdict. A failure means that the caller is gone: there is nobody to tell.
+func answer(l kernel.Listener, id uint64, v Verdict) {
+	switch v.kind {
+	case verdictContinue:
+		_ = l.Continue(id)
+	case verdictReturn:
+		_ = l.Return(id, v.value)
+	default:
+		if v.errno == 0 {
+			v.errno = unix.EPERM // errno 0 would tell the caller that a refused call succeeded
+		}
+		_ = l.Fail(id, v.errno)
+	}
+}
