@@ -1,9 +1,120 @@
 package policy
 
+import (
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+)
+
 // HTTPRule is one rule "METHOD host/path".
 type HTTPRule struct {
 	Method string // upper case; "*" any
-	Host   string // lower case; "*" any
-	Path   string // normal form, begins with "/"; "/*" any
-	Prefix bool   // Path ended in "*": it matches as a prefix (the "*" is not part of Path)
+	Host   string // lower case name or address, IPv6 without brackets; "*" any
+	Path   string // percent-decoded, lexically clean, begins with "/"
+	Prefix bool   // written with a final "*", which is not part of Path: matches everything that begins with Path
+}
+
+const httpHint = `write "METHOD host/path", such as "GET api.example.com/v1/*" or "* */admin/*"`
+
+// ParseHTTPRule parses a rule of the http section. A missing path means every path. Only a final "*" of the path is
+// special. A rule holds no port (http.ports says which are intercepted) and no query: it would never match.
+func ParseHTTPRule(s string) (HTTPRule, error) {
+	if err := CheckText(s); err != nil {
+		return HTTPRule{}, err
+	}
+	fields := strings.Fields(s)
+	if len(fields) != 2 {
+		return HTTPRule{}, grammarErrorf("http-rule", httpHint, "%q is not an HTTP rule", s)
+	}
+	method := strings.ToUpper(fields[0])
+	if !isToken(method) || method != "*" && strings.Contains(method, "*") {
+		return HTTPRule{}, grammarErrorf("http-rule", httpHint, "%q is not an HTTP method", fields[0])
+	}
+	host, rest, hasPath := strings.Cut(fields[1], "/")
+	rule := HTTPRule{Method: method, Path: "/", Prefix: true}
+	var err error
+	if rule.Host, err = parseHTTPHost(host); err != nil {
+		return HTTPRule{}, err
+	}
+	if hasPath {
+		rule.Path, rule.Prefix, err = parseHTTPPath("/" + rest)
+	}
+	if err != nil {
+		return HTTPRule{}, err
+	}
+	return rule, nil
+}
+
+func parseHTTPHost(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
+	inside := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		inside = s[1 : len(s)-1]
+	}
+	if addr, err := netip.ParseAddr(inside); err == nil && addr.Zone() == "" && addr.Is6() == (inside != s) {
+		return addr.Unmap().String(), nil
+	}
+	if strings.Contains(s, ":") {
+		return "", grammarErrorf("http-rule", "http.ports says which ports are intercepted", "%q: the host of an HTTP rule has no port", s)
+	}
+	if strings.HasPrefix(s, "*.") {
+		return "", grammarErrorf("http-rule", "", `%q: an HTTP rule takes a whole host name or "*"`, s)
+	}
+	return checkHost(s)
+}
+
+func parseHTTPPath(s string) (clean string, prefix bool, err error) {
+	if strings.ContainsAny(s, "?#") {
+		return "", false, grammarErrorf("http-rule", "", "path %q: queries and fragments are not matched", s)
+	}
+	raw, prefix := strings.CutSuffix(s, "*")
+	if strings.Contains(raw, "*") {
+		return "", false, grammarErrorf("http-rule", "", "path %q: only a final * is special", s)
+	}
+	decoded, err := url.PathUnescape(raw)
+	if err != nil {
+		return "", false, grammarErrorf("http-rule", "", "path %q: malformed percent escape", s)
+	}
+	if err := CheckText(decoded); err != nil {
+		return "", false, err
+	}
+	if strings.Contains(decoded, "*") {
+		return "", false, grammarErrorf("http-rule", "", `path %q: an escaped "*" cannot be matched`, s)
+	}
+	clean = path.Clean(decoded)
+	if strings.HasSuffix(decoded, "/") && clean != "/" {
+		clean += "/"
+	}
+	if clean != decoded {
+		return "", false, grammarErrorf("http-rule", "write "+clean, "path %q is not in normal form, so no request would match it", s)
+	}
+	return clean, prefix, nil
+}
+
+// isToken holds for tokens of RFC 9110 §5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// String returns the rule as policies write it; parsing it gives the same rule.
+func (r HTTPRule) String() string {
+	host := r.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	p := (&url.URL{Path: r.Path}).EscapedPath()
+	if r.Prefix {
+		p += "*"
+	}
+	return r.Method + " " + host + p
 }

@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"path"
+	"strings"
+
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// maxPath is the longest path that the kernel takes, without the final NUL (linux/limits.h, PATH_MAX).
+const maxPath = 4095
+
+// ParsePath checks an absolute path, which may begin with or contain parameters ("${cwd}/x"), and returns it without
+// a trailing slash. The result is lexically clean; what it names is not looked at. A path that climbs ("..") is
+// refused instead of resolved, since the kernel resolves ".." after symbolic links and a reader does not.
+func ParsePath(s string) (string, error) {
+	if s == "" {
+		return "", grammarErrorf("path", "", "path is empty")
+	}
+	if err := CheckText(s); err != nil {
+		return "", err
+	}
+	if len(s) > maxPath {
+		return "", grammarErrorf("path", "", "path has %d bytes, at most %d are allowed", len(s), maxPath)
+	}
+	if err := checkTemplate(s); err != nil {
+		return "", err
+	}
+	if !startsAbsolute(s) {
+		return "", grammarErrorf("path", `paths start with "/" or a parameter such as "${cwd}"`, "path %q is not absolute", s)
+	}
+	if trimmed, ok := strings.CutSuffix(s, "/"); ok && trimmed != "" && !strings.HasSuffix(trimmed, "/") {
+		s = trimmed
+	}
+	if err := checkElements(s); err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// startsAbsolute holds for "/…", and for "${name}" as a whole first element.
+func startsAbsolute(s string) bool {
+	if s[0] == '/' {
+		return true
+	}
+	if !strings.HasPrefix(s, "${") {
+		return false
+	}
+	_, rest, _ := strings.Cut(s, "}")
+	return rest == "" || rest[0] == '/'
+}
+
+func checkElements(s string) error {
+	rest := strings.TrimPrefix(s, "/")
+	if s == "/" {
+		return nil
+	}
+	for elem := range strings.SplitSeq(rest, "/") {
+		switch elem {
+		case "":
+			return grammarErrorf("path", "", `path %q contains "//"`, s)
+		case ".", "..":
+			return grammarErrorf("path", "write the path that is meant", "path %q contains a %q element", s, elem)
+		}
+	}
+	return nil
+}
+
+// checkTemplate checks the notation of the parameters in s; that they are declared is for compiler/check to see.
+func checkTemplate(s string) error {
+	if _, err := ir.Names(s); err != nil {
+		return grammarErrorf("template", `a parameter is written "${name}"`, "%v", err)
+	}
+	return nil
+}
+
+// ParseTemplate checks a text that may contain parameters.
+func ParseTemplate(s string) (string, error) {
+	if strings.ContainsRune(s, 0) {
+		return "", grammarErrorf("text", "", "%q contains a NUL byte", s)
+	}
+	return s, checkTemplate(s)
+}
+
+// ParseGlob checks a pattern of filesystem.protect: path elements as [path.Match] takes them, and "**" for any
+// number of elements. A pattern without a leading slash is relative to each write grant.
+func ParseGlob(s string) (string, error) {
+	if s == "" || s == "/" {
+		return "", grammarErrorf("glob", "", "pattern %q is empty", s)
+	}
+	if err := CheckText(s); err != nil {
+		return "", err
+	}
+	if len(s) > maxPath {
+		return "", grammarErrorf("glob", "", "pattern has %d bytes, at most %d are allowed", len(s), maxPath)
+	}
+	if err := checkElements(s); err != nil {
+		return "", err
+	}
+	for elem := range strings.SplitSeq(s, "/") {
+		if elem != "**" && strings.Contains(elem, "**") {
+			return "", grammarErrorf("glob", "", `pattern %q: "**" stands for whole path elements`, s)
+		}
+		if _, err := path.Match(elem, ""); err != nil {
+			return "", grammarErrorf("glob", "", "pattern %q: element %q is malformed", s, elem)
+		}
+	}
+	return s, nil
+}
+
+// ParseMount splits the short form of a mount, "/target:/source" with an optional ":ro" or ":rw". As in container
+// tools the suffix is taken off first and the rest split at the first colon, so the source may contain colons.
+func ParseMount(s string) (target, source, mode string, err error) {
+	mode, body := "rw", s
+	if b, ok := strings.CutSuffix(s, ":ro"); ok {
+		mode, body = "ro", b
+	} else if b, ok := strings.CutSuffix(s, ":rw"); ok {
+		body = b
+	}
+	target, source, ok := strings.Cut(body, ":")
+	if !ok || target == "" || source == "" {
+		return "", "", "", grammarErrorf("mount", `write "/target:/source" or "/target:/source:ro"`, "%q is not a mount", s)
+	}
+	if target, err = ParsePath(target); err != nil {
+		return "", "", "", err
+	}
+	if source, err = ParsePath(source); err != nil {
+		return "", "", "", err
+	}
+	return target, source, mode, nil
+}
