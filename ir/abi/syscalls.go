@@ -41,12 +41,17 @@ func SyscallName(a Arch, nr Sysno) (name string, ok bool) {
 	return table[i].Name, true
 }
 
-// SyscallNumber returns the number of a name. Many names exist on one architecture only (open on amd64).
-func SyscallNumber(a Arch, name string) (nr Sysno, ok bool) {
-	if alias, isAlias := aliases[name]; isAlias {
-		name = alias
+// CanonicalSyscall returns the kernel's name for a name that may be an alias.
+func CanonicalSyscall(name string) string {
+	if kernel, ok := aliases[name]; ok {
+		return kernel
 	}
-	nr, ok = numbersByName()[a][name]
+	return name
+}
+
+// SyscallNumber returns the number of a name or alias. Many names exist on one architecture only (open on amd64).
+func SyscallNumber(a Arch, name string) (nr Sysno, ok bool) {
+	nr, ok = numbersByName()[a][CanonicalSyscall(name)]
 	return nr, ok
 }
 

@@ -1,0 +1,125 @@
+package seccomptest
+
+import (
+	"math"
+	"slices"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// maxCombinations bounds the argument tuples tried for one number. Up to it, all combinations of the corners are
+// tried; beyond, those that decide clauses, and a fixed pseudo-random sample.
+const maxCombinations = 20000
+
+// forArguments calls try with the argument tuples that matter to some clauses, and always with two that are far from
+// everything.
+func forArguments(clauses []ir.Clause, try func([6]uint64)) {
+	try([6]uint64{})
+	try([6]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)})
+	if len(clauses) == 0 {
+		return
+	}
+	var values [6][]uint64
+	total := 1
+	for arg := range values {
+		values[arg] = corners(clauses, uint8(arg))
+		if total <= maxCombinations {
+			total *= len(values[arg])
+		}
+	}
+	if total <= maxCombinations {
+		product(values, [6]uint64{}, 0, try)
+		return
+	}
+	directed(clauses, values, try)
+	sample(values, try)
+}
+
+// corners returns the values of one argument at which a condition can change its mind: at, below and above its value,
+// with bits outside the mask set, and with the upper half of the register dirty.
+func corners(clauses []ir.Clause, arg uint8) []uint64 {
+	v := []uint64{0}
+	for _, clause := range clauses {
+		for _, c := range clause.Conds {
+			if c.Arg != arg {
+				continue
+			}
+			near := []uint64{c.Value, c.Value - 1, c.Value + 1, c.Value ^ 1<<32, c.Value | ^c.Mask, ^c.Value}
+			if c.Op == ir.OpSet {
+				for bits := c.Value & c.Mask; bits != 0; bits &= bits - 1 {
+					near = append(near, bits&-bits)
+				}
+			}
+			for _, n := range near {
+				v = append(v, n, n&math.MaxUint32|0xdeadbeef<<32)
+			}
+			// The halves of a 64-bit comparison, each on either side.
+			hi, lo := c.Value>>32, c.Value&math.MaxUint32
+			for _, h := range []uint64{hi - 1, hi, hi + 1} {
+				for _, l := range []uint64{0, lo - 1, lo, lo + 1, math.MaxUint32} {
+					v = append(v, h<<32|l&math.MaxUint32)
+				}
+			}
+		}
+	}
+	slices.Sort(v)
+	return slices.Compact(v)
+}
+
+// product tries all combinations.
+func product(values [6][]uint64, args [6]uint64, from int, try func([6]uint64)) {
+	if from == len(args) {
+		try(args)
+		return
+	}
+	for _, v := range values[from] {
+		args[from] = v
+		product(values, args, from+1, try)
+	}
+}
+
+// directed tries, for each clause, a tuple that satisfies it, and all that differ from that in one argument.
+func directed(clauses []ir.Clause, values [6][]uint64, try func([6]uint64)) {
+	for _, clause := range clauses {
+		base, ok := satisfy(clause, values)
+		if !ok {
+			continue
+		}
+		for arg := range base {
+			for _, v := range values[arg] {
+				args := base
+				args[arg] = v
+				try(args)
+			}
+		}
+	}
+}
+
+func satisfy(clause ir.Clause, values [6][]uint64) (args [6]uint64, ok bool) {
+	for arg := range args {
+		i := slices.IndexFunc(values[arg], func(v uint64) bool {
+			return !slices.ContainsFunc(clause.Conds, func(c ir.Cond) bool {
+				return int(c.Arg) == arg && !query.Holds(c, v)
+			})
+		})
+		if i < 0 {
+			return args, false
+		}
+		args[arg] = values[arg][i]
+	}
+	return args, true
+}
+
+// sample tries combinations chosen by a fixed linear congruential sequence, so that a failure repeats.
+func sample(values [6][]uint64, try func([6]uint64)) {
+	state := uint64(1)
+	for range maxCombinations {
+		var args [6]uint64
+		for arg := range args {
+			state = state*6364136223846793005 + 1442695040888963407
+			args[arg] = values[arg][int(state>>33)%len(values[arg])]
+		}
+		try(args)
+	}
+}
