@@ -1,0 +1,61 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+var raceCommands = []command{{"swap-race", "DIR SECRET N", 3, swapRace}}
+
+// swapRace opens DIR/link N times while another thread makes it point to DIR/ok and to SECRET in turn. SECRET's first
+// byte is "S"; an open that reads it is a leak.
+func swapRace(args []string) outcome {
+	dir, secret, n := args[0], args[1], number(args[2])
+	link, next := dir+"/link", dir+"/next"
+	if err := os.WriteFile(dir+"/ok", []byte("o"), 0o644); err != nil {
+		return failedAt("write", err)
+	}
+	if err := os.Symlink(dir+"/ok", link); err != nil {
+		return failedAt("symlink", err)
+	}
+	var stop atomic.Bool
+	go func() {
+		runtime.LockOSThread()
+		for !stop.Load() {
+			for _, target := range []string{secret, dir + "/ok"} {
+				unix.Symlink(target, next)
+				unix.Rename(next, link)
+			}
+		}
+	}()
+	leaks, opened, refused := 0, 0, 0
+	buf := make([]byte, 1)
+	for range n {
+		fd, err := unix.Open(link, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			refused++
+			continue
+		}
+		opened++
+		if got, _ := unix.Read(fd, buf); got == 1 && buf[0] == 'S' {
+			leaks++
+		}
+		unix.Close(fd)
+	}
+	stop.Store(true)
+	return value("leaks=%s opened=%s refused=%s", anyOrNone(leaks), anyOrNone(opened), anyOrNone(refused))
+}
+
+// anyOrNone keeps the line stable: how often a race is won differs from run to run.
+func anyOrNone(n int) string {
+	if n == 0 {
+		return "none"
+	}
+	return "some"
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ringCommands install things that act later, out of a filter's sight.
+var ringCommands = []command{
+	{"io-uring", "", 0, func([]string) outcome {
+		params := make([]byte, 120) // struct io_uring_params
+		_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, address(params), 0)
+		return result(nilIfZero(errno))
+	}},
+	{"seccomp-listener", "", 0, func([]string) outcome { return installFilter(unix.SECCOMP_RET_ALLOW) }},
+	{"seccomp-mask", "", 0, func([]string) outcome { return installFilter(unix.SECCOMP_RET_USER_NOTIF) }},
+	{"bpf-map", "", 0, func([]string) outcome {
+		attr := make([]byte, 128)
+		attr[0], attr[4], attr[8], attr[12] = unix.BPF_MAP_TYPE_ARRAY, 4, 4, 1
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_CREATE, address(attr), 128)
+		return result(nilIfZero(errno))
+	}},
+	{"perf-event", "PID", 1, func(args []string) outcome {
+		attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK}
+		attr.Size = uint32(unsafe.Sizeof(attr))
+		_, err := unix.PerfEventOpen(&attr, number(args[0]), -1, -1, 0)
+		return result(err)
+	}},
+}
+
+// installFilter asks for a listener of its own, for a filter that gives every call the same answer.
+func installFilter(answer uint32) outcome {
+	insns := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: answer}}
+	prog := unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return failedAt("no_new_privs", err)
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
+	return result(nilIfZero(errno))
+}
