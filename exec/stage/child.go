@@ -17,6 +17,7 @@ func afterFork()
 
 // prepared is a Plan as the child reads it: numbers and addresses only. The parent keeps what they point to alive.
 type prepared struct {
+	inPlace    bool // this process becomes the command: no group, no parent, nobody to report to
 	cloneFlags uintptr
 	pidfd      uintptr // *int32
 	parent     uintptr // pid
@@ -81,9 +82,11 @@ func spawn(c *prepared) (pid uintptr, errno syscall.Errno) {
 	return 0, 0 // not reached
 }
 
+// child takes the steps in order. It returns, with the step that failed, only in place.
+//
 //go:norace
 //go:nosplit
-func child(c *prepared) {
+func child(c *prepared) message {
 	var (
 		m   message
 		r   uintptr
@@ -93,9 +96,11 @@ func child(c *prepared) {
 		i   int
 	)
 	// 1. An own process group: the parent signals and stops the command as a group.
-	m.kind = uint32(StepProcessGroup)
-	if _, _, e = syscall.RawSyscall(unix.SYS_SETPGID, 0, 0, 0); e != 0 {
-		goto fail
+	if !c.inPlace {
+		m.kind = uint32(StepProcessGroup)
+		if _, _, e = syscall.RawSyscall(unix.SYS_SETPGID, 0, 0, 0); e != 0 {
+			goto fail
+		}
 	}
 	// 2. The terminal, while all signals are still blocked: SIGTTOU would stop a background group that asks for it.
 	// Failure is no harm: the command is then a background job, as it would be without us.
@@ -114,14 +119,16 @@ func child(c *prepared) {
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&set)), 0, kernelSigsetBytes, 0, 0)
 	// 4. Die with the parent. The parent may have died before the request took effect: compare with its pid, not
 	// with 1, because in a container the executor may be pid 1.
-	m.kind = uint32(StepParentDeath)
-	if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0); e != 0 {
-		goto fail
-	}
-	m.kind = uint32(StepParentGone)
-	if r, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); r != c.parent {
-		e = syscall.ESRCH
-		goto fail
+	if !c.inPlace {
+		m.kind = uint32(StepParentDeath)
+		if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0); e != 0 {
+			goto fail
+		}
+		m.kind = uint32(StepParentGone)
+		if r, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); r != c.parent {
+			e = syscall.ESRCH
+			goto fail
+		}
 	}
 	// 5. Attributes that execve keeps.
 	if c.personality {
@@ -244,6 +251,9 @@ func child(c *prepared) {
 fail:
 	m.value = uint32(e)
 tell:
+	if c.inPlace {
+		return m
+	}
 	syscall.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
 	for {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)

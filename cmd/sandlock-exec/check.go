@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/sandlock-go/sandlock/exec"
+	"github.com/sandlock-go/sandlock/exec/kernel"
+)
+
+// Run prints the host's facilities and, given an artifact, what it would miss. It fails when the artifact could not
+// run here.
+func (c *checkCmd) Run(s *streams) error {
+	host := kernel.Probe()
+	var missing []string
+	if c.Artifact != "" {
+		a, err := exec.Load(c.Artifact, "")
+		if err != nil {
+			return err
+		}
+		missing = exec.Missing(a.Program, host)
+	}
+	if c.JSON {
+		enc := json.NewEncoder(s.out)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(struct {
+			kernel.Host
+			Missing []string
+		}{host, missing}); err != nil {
+			return err
+		}
+	} else {
+		printHost(s, host)
+		for _, m := range missing {
+			fmt.Fprintf(s.out, "missing              %s\n", m)
+		}
+		if c.Artifact != "" && len(missing) == 0 {
+			fmt.Fprintf(s.out, "%s can run here\n", c.Artifact)
+		}
+	}
+	if len(missing) > 0 {
+		return exitCode(exec.CodeSetup)
+	}
+	return nil
+}
+
+func printHost(s *streams, h kernel.Host) {
+	line := func(name, value string) { fmt.Fprintf(s.out, "%-20s %s\n", name, value) }
+	offer := func(name string, ok bool, why string) {
+		switch {
+		case ok:
+			line(name, "yes")
+		case why != "":
+			line(name, "no: "+why)
+		default:
+			line(name, "no")
+		}
+	}
+	line("kernel", h.Kernel)
+	if h.LandlockABI > 0 {
+		line("landlock", fmt.Sprintf("ABI %d", h.LandlockABI))
+	} else {
+		line("landlock", "no: "+kernel.ErrNoLandlock.Error())
+	}
+	offer("seccomp filter", h.SeccompFilter, "")
+	offer("seccomp notify", h.SeccompNotify, h.NotifyReason)
+	offer("  wait killable", h.WaitKillable, "slower to interrupt: needs Linux 5.19")
+	offer("  sync wake-up", h.SyncWakeUp, "notified calls are slower: needs Linux 6.7")
+	offer("user namespaces", h.UserNamespaces, h.UserNSReason)
+	offer("cgroup delegation", h.CgroupV2 != "", h.CgroupReason)
+}

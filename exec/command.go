@@ -1,0 +1,107 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// defaultPath is searched when the command's environment has no PATH.
+const defaultPath = "/usr/local/bin:/usr/bin:/bin"
+
+// commandLine returns what to run: the given command, or the policy's own.
+func commandLine(p *ir.Process, given []string, lookup ir.Lookup) ([]string, error) {
+	if len(given) > 0 {
+		return given, nil
+	}
+	if p.Exec == "" {
+		return nil, errors.New("no command: write it after --, or set program.exec in the policy")
+	}
+	path, err := ir.ExpandPath(p.Exec, lookup)
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{path}
+	for _, t := range p.Args {
+		arg, err := ir.Expand(t, lookup)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(argv, arg)
+	}
+	return argv, nil
+}
+
+// candidates lists the files that a name may mean, in the order of PATH (execvp(3)); those that do not exist are
+// left out here, whether one may be executed is for the kernel to say in the sandbox.
+func candidates(name string, env []string, dir string) ([]string, error) {
+	if name == "" {
+		return nil, &CommandError{Code: CodeNotFound, Err: errors.New("the command is empty")}
+	}
+	if strings.Contains(name, "/") {
+		return []string{name}, nil
+	}
+	path := lookupEnv(env, "PATH")
+	if path == "" {
+		path = defaultPath
+	}
+	var found []string
+	for _, d := range filepath.SplitList(path) {
+		if d == "" {
+			d = "."
+		}
+		file := d + "/" + name
+		at := file
+		if dir != "" && !filepath.IsAbs(file) {
+			at = filepath.Join(dir, file)
+		}
+		var st unix.Stat_t
+		if unix.Stat(at, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			found = append(found, file)
+		}
+	}
+	if len(found) == 0 {
+		return nil, &CommandError{Code: CodeNotFound, Err: fmt.Errorf("%s: not found in PATH (%s)", name, path)}
+	}
+	return found, nil
+}
+
+// startFailure turns a failed step into the error, and with it the exit code, that a user expects.
+func (s *sandbox) startFailure(err error) error {
+	var step *stage.StepError
+	if !errors.As(err, &step) {
+		return &SetupError{[]string{err.Error()}}
+	}
+	switch {
+	case step.Step == stage.StepExec && errors.Is(step.Err, syscall.ENOENT):
+		return &CommandError{Code: CodeNotFound, Err: fmt.Errorf("%s: not found, or its interpreter or loader is not", step.Path)}
+	case step.Step == stage.StepExec:
+		return &CommandError{Code: CodeNotExecutable, Err: fmt.Errorf("%s: %w", step.Path, step.Err), Hint: s.execHint(step)}
+	case step.Step == stage.StepSeccomp && errors.Is(step.Err, syscall.EBUSY):
+		return &SetupError{[]string{"seccomp: " + kernel.ErrListenerBusy.Error()}}
+	}
+	return &SetupError{[]string{"start: " + err.Error()}}
+}
+
+// execHint explains a refused execve where the policy is the reason.
+func (s *sandbox) execHint(step *stage.StepError) string {
+	if !errors.Is(step.Err, syscall.EACCES) {
+		return ""
+	}
+	real, err := filepath.EvalSymlinks(step.Path)
+	if err != nil {
+		return ""
+	}
+	if ok, rule, origin := s.grants(real, execRight); !ok {
+		return notGranted(real, "execute", rule, origin)
+	}
+	return "the file is granted; its interpreter or loader may not be"
+}

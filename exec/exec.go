@@ -1,0 +1,98 @@
+// Package exec loads a sealed artifact, installs it and supervises the command.
+//
+// In: an artifact's program, a command line, parameter values. Out: the command's exit status as a [Result], and an
+// audit stream. It maps the program's fields to kernel calls one to one and makes no policy decision of its own: what a
+// notified call may do is asked of ir/query. It never imports the compiler or CUE.
+//
+// The reading order follows a start: load.go (bytes to program), host.go (does this machine offer what the program
+// requires), bind.go (parameters), ruleset.go (Landlock), environment.go and command.go (what is started), run.go
+// (confine, clone, supervise), wire.go (which handlers answer which calls), lifetime.go and tree.go (signals, time,
+// the terminal, and that nothing outlives the command).
+package exec
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// Exit codes of sandlock-exec, beside the command's own and 128+N for a signal N.
+const (
+	CodeTimeout       = 124 // limits.time or --timeout ran out
+	CodeSetup         = 125 // the sandbox could not be set up
+	CodeNotExecutable = 126 // the command cannot be executed
+	CodeNotFound      = 127 // the command is not found
+)
+
+// Options is one run.
+type Options struct {
+	Artifact *Artifact
+	Command  []string          // overrides the program's own command
+	Params   map[string]string // -p name=value
+	Environ  []string          // what the command inherits from, as os.Environ returns it
+	Timeout  time.Duration     // narrows limits.time; 0 keeps it
+	Audit    *audit.Log        // nil discards
+	Explain  bool              // observe calls that Landlock or the filter would refuse, and report them
+	Guarded  []string          // files that no write grant may contain: the artifact, the audit file
+}
+
+// Result is how a run ended.
+type Result struct {
+	Code     int // what sandlock-exec exits with
+	Signal   int // signal that ended the command, 0 if none
+	TimedOut bool
+	Duration time.Duration
+	Killed   int      // descendants that were still alive when the command ended
+	Denied   []Denial // what Explain observed, in order of first occurrence
+}
+
+// Denial is one thing that the policy refused, with the policy line that comes closest to allowing it.
+type Denial struct {
+	What    string // "open /etc/shadow", "mount"
+	Verdict string
+	Why     string
+	Rule    string // policy path and origin of the closest or deciding rule
+	Count   int
+}
+
+// SetupError says why a sandbox could not be set up: every reason at once, one a line.
+type SetupError struct{ Reasons []string }
+
+func (e *SetupError) Error() string {
+	if len(e.Reasons) == 1 {
+		return e.Reasons[0]
+	}
+	return "the sandbox cannot be set up:\n\t" + strings.Join(e.Reasons, "\n\t")
+}
+
+// CommandError says that the command itself could not be executed.
+type CommandError struct {
+	Code int // CodeNotExecutable or CodeNotFound
+	Err  error
+	Hint string
+}
+
+func (e *CommandError) Error() string { return e.Err.Error() }
+
+func (e *CommandError) Unwrap() error { return e.Err }
+
+// where renders the place in the policy that an item comes from, for messages.
+func where(p *ir.Program, ref ir.OriginRef) string {
+	o, ok := p.Origin(ref)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Col)
+}
+
+// rulePath renders the policy path of an item.
+func rulePath(p *ir.Program, ref ir.OriginRef) string {
+	o, ok := p.Origin(ref)
+	if !ok {
+		return ""
+	}
+	return o.Path
+}

@@ -1,0 +1,132 @@
+// Package explain watches for --explain-denials: which calls would Landlock or the filter refuse, and which line of
+// the policy comes closest to allowing them.
+//
+// The observing filter notifies path and address calls that it would otherwise let through, and calls that it would
+// refuse without asking. The first are evaluated with ir/query and then continued: Landlock decides in the kernel, so a
+// path that another thread swaps meanwhile falsifies at most the report. The second are answered with the errno that
+// the decision table says. Nothing is allowed that the plain filter does not allow.
+//
+// Read next: paths.go (what each call asks for), report.go.
+package explain
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// Policy is what the handler asks; the executor answers from ir/query.
+type Policy struct {
+	// Path says whether a path is granted all rights in want; if not, which rule comes closest.
+	Path func(path string, want uint64) (ok bool, closestRule, closestOrigin string)
+	// Connect and Bind say the same of TCP ports.
+	Connect, Bind func(port uint16) bool
+	// Where names a rule of the decision table; "" for a built-in one.
+	Where func(ir.OriginRef) string
+}
+
+// Handler observes one sandbox.
+type Handler struct {
+	arch    abi.Arch
+	table   []ir.SyscallEntry
+	watched map[abi.Sysno]watch
+	policy  Policy
+	journal supervise.Journal
+	report  report
+}
+
+// New makes the handler for a decision table and the calls that the observing filter adds.
+func New(arch abi.Arch, table []ir.SyscallEntry, calls []abi.Sysno, p Policy, j supervise.Journal) *Handler {
+	h := &Handler{arch: arch, table: table, watched: map[abi.Sysno]watch{}, policy: p, journal: j}
+	for _, nr := range calls {
+		name, _ := abi.SyscallName(arch, nr)
+		h.watched[nr] = watches[name]
+	}
+	return h
+}
+
+// Name is the concern.
+func (h *Handler) Name() string { return "explain" }
+
+// Syscalls lists every number of the table: any may be refused by it.
+func (h *Handler) Syscalls() []abi.Sysno {
+	var list []abi.Sysno
+	for _, s := range abi.Syscalls(h.arch) {
+		list = append(list, s.Nr)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Handle reports, and answers what the table decides by itself.
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	d := query.Syscall(h.table, c.Nr, c.Args)
+	switch d.Action.Kind {
+	case ir.ActNotify:
+		return supervise.Next()
+	case ir.ActErrno, ir.ActKill:
+		return h.refuse(c, d)
+	}
+	if w := h.watched[c.Nr]; w.look != nil {
+		for _, want := range w.look(c) {
+			h.check(c, want)
+		}
+	}
+	// The kernel's own Landlock hooks decide.
+	return supervise.Continue(supervise.KernelDecides)
+}
+
+// refuse answers as the plain filter would have.
+func (h *Handler) refuse(c *supervise.Call, d query.Decision) supervise.Verdict {
+	e := unix.Errno(d.Action.Errno)
+	if d.Action.Kind == ir.ActKill {
+		e = unix.EPERM // the filter itself would have killed; under observation the call fails and the report says so
+	}
+	name, _ := abi.SyscallName(h.arch, c.Nr)
+	h.note(c, name, supervise.Event{Kind: "denied", Syscall: name, Verdict: unix.ErrnoName(e), Reason: d.Reason, Rule: h.policy.Where(d.Origin)})
+	return supervise.Errno(e)
+}
+
+// check evaluates one thing that a call asks for.
+func (h *Handler) check(c *supervise.Call, w want) {
+	name, _ := abi.SyscallName(h.arch, c.Nr)
+	switch {
+	case w.port != nil:
+		ask := h.policy.Connect
+		if w.bind {
+			ask = h.policy.Bind
+		}
+		if !ask(*w.port) {
+			h.note(c, name+" "+w.what, supervise.Event{
+				Kind: "observed", Syscall: name, Address: w.what, Verdict: "EACCES", Reason: "no rule grants the port",
+			})
+		}
+	case w.path != "":
+		ok, rule, origin := h.policy.Path(w.path, w.rights)
+		if ok {
+			return
+		}
+		h.note(c, name+" "+w.path, supervise.Event{
+			Kind: "observed", Syscall: name, Path: w.path, Verdict: "EACCES",
+			Reason: "needs " + rightNames(w.rights), Rule: rule, Origin: origin,
+		})
+	}
+}
+
+// note records an event the first time and counts it from then on.
+func (h *Handler) note(c *supervise.Call, what string, e supervise.Event) {
+	if !h.report.add(what, e) {
+		return
+	}
+	e.PID, e.Command = c.TID, kernel.CommandName(c.TID)
+	h.journal.Record(e)
+}
+
+// Denials returns the report.
+func (h *Handler) Denials() []Denial { return h.report.list }

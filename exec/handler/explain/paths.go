@@ -1,0 +1,220 @@
+package explain
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// want is one thing that a call asks Landlock for: rights on a path, or a TCP port.
+type want struct {
+	path   string
+	rights uint64
+	port   *uint16
+	bind   bool
+	what   string
+}
+
+type watch struct {
+	look func(*supervise.Call) []want
+}
+
+// watches says what the watched calls ask for. What cannot be read or resolved is left out of the report.
+var watches = map[string]watch{
+	"open": {func(c *supervise.Call) []want { return opened(c, at(c, -1, 0), uint64(uint32(c.Args[1]))) }},
+	"creat": {func(c *supervise.Call) []want {
+		return opened(c, at(c, -1, 0), unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	}},
+	"openat":  {func(c *supervise.Call) []want { return opened(c, at(c, 0, 1), uint64(uint32(c.Args[2]))) }},
+	"openat2": {openat2},
+
+	"execve":   {func(c *supervise.Call) []want { return existing(c, at(c, -1, 0), abi.FSExecute) }},
+	"execveat": {func(c *supervise.Call) []want { return existing(c, at(c, 0, 1), abi.FSExecute) }},
+	"truncate": {func(c *supervise.Call) []want { return existing(c, at(c, -1, 0), abi.FSTruncate) }},
+
+	"mkdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSMakeDir) }},
+	"mkdirat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), abi.FSMakeDir) }},
+	"mknod":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), makeRight(c.Args[1])) }},
+	"mknodat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), makeRight(c.Args[2])) }},
+	"rmdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveDir) }},
+	"unlink":  {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveFile) }},
+	"unlinkat": {func(c *supervise.Call) []want {
+		if c.Arg32(2)&unix.AT_REMOVEDIR != 0 {
+			return inParent(c, at(c, 0, 1), abi.FSRemoveDir)
+		}
+		return inParent(c, at(c, 0, 1), abi.FSRemoveFile)
+	}},
+	"symlink":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeSym) }},
+	"symlinkat": {func(c *supervise.Call) []want { return inParent(c, at(c, 1, 2), abi.FSMakeSym) }},
+	"link":      {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeReg) }},
+	"linkat":    {func(c *supervise.Call) []want { return inParent(c, at(c, 2, 3), abi.FSMakeReg) }},
+	"rename":    {func(c *supervise.Call) []want { return moved(c, at(c, -1, 0), at(c, -1, 1)) }},
+	"renameat":  {func(c *supervise.Call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
+	"renameat2": {func(c *supervise.Call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
+
+	"connect": {func(c *supervise.Call) []want { return address(c, false) }},
+	"bind":    {func(c *supervise.Call) []want { return address(c, true) }},
+}
+
+// place is a path as a call names it.
+type place struct {
+	dir  int32
+	path string
+	ok   bool
+}
+
+func at(c *supervise.Call, dirArg, pathArg int) place {
+	p := place{dir: kernel.AtCWD}
+	if dirArg >= 0 {
+		p.dir = c.Arg32(dirArg)
+	}
+	text, err := c.Path(pathArg)
+	p.path, p.ok = text, err == nil && text != ""
+	return p
+}
+
+// resolved returns the real path of what exists.
+func (p place) resolved(tid int) (real string, isDir, ok bool) {
+	if !p.ok {
+		return "", false, false
+	}
+	pin, err := kernel.PinPath(tid, p.dir, p.path, true)
+	if err != nil {
+		// Links on procfs would mean this process; what the caller wrote is the better report.
+		clean := path.Clean(p.path)
+		return clean, false, strings.HasPrefix(clean, "/proc/")
+	}
+	defer pin.Close()
+	st, err := os.Stat(pin.SelfPath())
+	return pin.Path, err == nil && st.IsDir(), pin.Path != ""
+}
+
+// parent returns the real path of the directory that the last element lies in.
+func (p place) parent(tid int) (dir, leaf string, ok bool) {
+	if !p.ok {
+		return "", "", false
+	}
+	q := place{dir: p.dir, path: path.Dir(p.path), ok: true}
+	real, _, ok := q.resolved(tid)
+	return real, path.Base(p.path), ok
+}
+
+func existing(c *supervise.Call, p place, rights uint64) []want {
+	real, _, ok := p.resolved(c.TID)
+	if !ok {
+		return nil
+	}
+	return []want{{path: real, rights: rights}}
+}
+
+func inParent(c *supervise.Call, p place, rights uint64) []want {
+	dir, _, ok := p.parent(c.TID)
+	if !ok {
+		return nil
+	}
+	return []want{{path: dir, rights: rights}}
+}
+
+func moved(c *supervise.Call, from, to place) []want {
+	real, isDir, _ := from.resolved(c.TID)
+	remove, create := abi.FSRemoveFile, abi.FSMakeReg
+	if isDir && real != "" {
+		remove, create = abi.FSRemoveDir, abi.FSMakeDir
+	}
+	source, _, ok1 := from.parent(c.TID)
+	target, _, ok2 := to.parent(c.TID)
+	if !ok1 || !ok2 {
+		return nil
+	}
+	if source != target {
+		remove |= abi.FSRefer
+		create |= abi.FSRefer
+	}
+	return []want{{path: source, rights: remove}, {path: target, rights: create}}
+}
+
+func opened(c *supervise.Call, p place, flags uint64) []want {
+	if flags&unix.O_PATH != 0 {
+		return nil // Landlock does not mediate O_PATH
+	}
+	real, isDir, ok := p.resolved(c.TID)
+	if !ok {
+		if flags&unix.O_CREAT != 0 {
+			return inParent(c, p, abi.FSMakeReg)
+		}
+		return nil
+	}
+	var rights uint64
+	if mode := flags & unix.O_ACCMODE; mode != unix.O_WRONLY {
+		rights |= abi.FSReadFile
+		if isDir {
+			rights = abi.FSReadDir
+		}
+	}
+	if mode := flags & unix.O_ACCMODE; mode == unix.O_WRONLY || mode == unix.O_RDWR {
+		rights |= abi.FSWriteFile
+	}
+	if flags&unix.O_TRUNC != 0 {
+		rights |= abi.FSTruncate
+	}
+	return []want{{path: real, rights: rights}}
+}
+
+func openat2(c *supervise.Call) []want {
+	var how [8]byte // struct open_how begins with its flags
+	if c.Bytes(c.Args[2], how[:]) != nil {
+		return nil
+	}
+	return opened(c, at(c, 0, 1), binary.NativeEndian.Uint64(how[:]))
+}
+
+func makeRight(mode uint64) uint64 {
+	switch uint32(mode) & unix.S_IFMT {
+	case unix.S_IFCHR:
+		return abi.FSMakeChar
+	case unix.S_IFBLK:
+		return abi.FSMakeBlock
+	case unix.S_IFIFO:
+		return abi.FSMakeFifo
+	case unix.S_IFSOCK:
+		return abi.FSMakeSock
+	}
+	return abi.FSMakeReg
+}
+
+// address reads the TCP address of connect and bind. Other families are the filter's business.
+func address(c *supervise.Call, bind bool) []want {
+	var buf [28]byte // struct sockaddr_in6
+	n := min(uint64(uint32(c.Args[2])), uint64(len(buf)))
+	if n < 8 || c.Bytes(c.Args[1], buf[:n]) != nil {
+		return nil
+	}
+	port := binary.BigEndian.Uint16(buf[2:])
+	var ip netip.Addr
+	switch binary.NativeEndian.Uint16(buf[:]) {
+	case unix.AF_INET:
+		ip = netip.AddrFrom4([4]byte(buf[4:8]))
+	case unix.AF_INET6:
+		if n < 24 {
+			return nil
+		}
+		ip = netip.AddrFrom16([16]byte(buf[8:24]))
+	default:
+		return nil
+	}
+	what := fmt.Sprintf("tcp %s", netip.AddrPortFrom(ip, port))
+	if bind && ip.IsUnspecified() {
+		what = "tcp *:" + strconv.Itoa(int(port))
+	}
+	return []want{{port: &port, bind: bind, what: what}}
+}

@@ -1,0 +1,156 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is what this machine offers a sandbox, each found by trying.
+type Host struct {
+	Kernel         string // uname release, for reports only; nothing is decided by it
+	LandlockABI    int    // 0 without Landlock
+	SeccompFilter  bool
+	SeccompNotify  bool   // a listener could be installed
+	NotifyReason   string // why not
+	WaitKillable   bool   // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	SyncWakeUp     bool   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+	UserNamespaces bool
+	UserNSReason   string // why not, with the setting that forbids it
+	CgroupV2       string // delegated, writable cgroup v2 directory, or ""
+	CgroupReason   string
+}
+
+// Probe tries every facility. The listener is tried on a thread that is thrown away afterwards, since a filter
+// cannot be removed.
+func Probe() Host {
+	h := Host{LandlockABI: LandlockABI()}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		h.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	h.SeccompFilter = actionAvailable(seccompRetErrno)
+	h.probeListener()
+	h.UserNamespaces, h.UserNSReason = probeUserNamespace()
+	h.CgroupV2, h.CgroupReason = probeCgroup()
+	return h
+}
+
+// ProbeForStart tries only what a program can require, without threads to throw away: a listener that cannot be had
+// shows when the child installs it.
+func ProbeForStart() Host {
+	return Host{
+		LandlockABI:   LandlockABI(),
+		SeccompFilter: actionAvailable(seccompRetErrno),
+		SeccompNotify: actionAvailable(seccompRetUserNotif),
+	}
+}
+
+// allowAll is the program "return SECCOMP_RET_ALLOW".
+var allowAll = []byte{0x06, 0, 0, 0, 0, 0, 0xff, 0x7f}
+
+func (h *Host) probeListener() {
+	if !actionAvailable(seccompRetUserNotif) {
+		h.NotifyReason = "the kernel does not know SECCOMP_RET_USER_NOTIF (needs Linux 5.0)"
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		fd, killable, err := tryListener()
+		if err != nil {
+			h.NotifyReason = err.Error()
+			return
+		}
+		h.SeccompNotify, h.WaitKillable = true, killable
+		h.SyncWakeUp = Listener{fd}.SyncWakeUp() == nil
+		_ = unix.Close(fd)
+	}()
+	<-done
+}
+
+func tryListener() (fd int, killable bool, err error) {
+	if err := NoNewPrivs(); err != nil {
+		return -1, false, fmt.Errorf("no_new_privs: %w", err)
+	}
+	prog, err := FilterProgram(allowAll)
+	if err != nil {
+		return -1, false, err
+	}
+	for _, flags := range []uintptr{SeccompFlagNewListener | SeccompFlagWaitKillable, SeccompFlagNewListener} {
+		r, _, e := unix.Syscall(unix.SYS_SECCOMP, SeccompSetModeFilter, flags, uintptr(unsafe.Pointer(prog)))
+		switch e {
+		case 0:
+			return int(r), flags&SeccompFlagWaitKillable != 0, nil
+		case unix.EBUSY:
+			return -1, false, ErrListenerBusy
+		case unix.EINVAL:
+			err = e
+		default:
+			return -1, false, fmt.Errorf("seccomp listener: %w", e)
+		}
+	}
+	return -1, false, fmt.Errorf("seccomp listener: %w", err)
+}
+
+// probeUserNamespace makes one, in a child: success with unshare(2) alone would say little, since distributions let
+// the call through and refuse the id map (kernel.apparmor_restrict_unprivileged_userns).
+func probeUserNamespace() (bool, string) {
+	attr := &os.ProcAttr{Files: []*os.File{nil, nil, nil}, Sys: newUserNamespace()}
+	p, err := os.StartProcess("/proc/self/exe", []string{"sandlock-exec", "--version"}, attr)
+	if err == nil {
+		st, werr := p.Wait()
+		if werr == nil && st.Success() {
+			return true, ""
+		}
+		return false, "a program cannot be started in one"
+	}
+	reason := err.Error()
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		reason = "sysctl user.max_user_namespaces is 0 or used up"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		reason = "forbidden: see sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone, or an outer sandbox"
+	}
+	return false, reason
+}
+
+// probeCgroup looks for a cgroup v2 directory that this user may manage and that offers the controllers of limits.
+func probeCgroup() (dir, reason string) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err.Error()
+	}
+	for line := range strings.Lines(string(b)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+			dir := filepath.Join(root, path)
+			controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+			if err != nil {
+				continue
+			}
+			for _, want := range []string{"memory", "pids", "cpu"} {
+				if !strings.Contains(" "+strings.TrimSpace(string(controllers))+" ", " "+want+" ") {
+					return "", fmt.Sprintf("%s does not delegate the %s controller", dir, want)
+				}
+			}
+			try := filepath.Join(dir, "sandlock-probe")
+			if err := os.Mkdir(try, 0o755); err != nil {
+				return "", fmt.Sprintf("%s is not delegated to this user", dir)
+			}
+			_ = os.Remove(try)
+			return dir, ""
+		}
+	}
+	return "", "no cgroup v2 hierarchy"
+}

@@ -1,0 +1,230 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// rulesets are the two Landlock rulesets of a start: the command's, and the executor's own, which grants the same and
+// the little that the executor itself still needs. The command's domain is nested in the executor's, so the executor's
+// must never be the narrower one: it handles no right that the command's does not.
+type rulesets struct {
+	command, own *kernel.Ruleset
+}
+
+func (r *rulesets) close() {
+	for _, s := range []*kernel.Ruleset{r.command, r.own} {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+// grantedPath is a path rule as bound for this run: Real is where the rule's descriptor led.
+type grantedPath struct {
+	Real   string
+	Access uint64
+	Origin ir.OriginRef
+}
+
+// confinement builds the rulesets. All missing paths are reported at once.
+func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
+	rs := &rulesets{}
+	var err error
+	if rs.command, err = kernel.NewRuleset(handled.FS, handled.Net, handled.Scoped); err != nil {
+		return rs, []string{err.Error()}
+	}
+	if s.supervised() {
+		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net, 0); err != nil {
+			return rs, []string{err.Error()}
+		}
+	}
+	var problems []string
+	for i := range s.program.Landlock.Paths {
+		if err := s.grantPath(rs, &s.program.Landlock.Paths[i]); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	for i := range s.program.Landlock.Ports {
+		if err := s.grantPort(rs, &s.program.Landlock.Ports[i], handled.Net); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	if rs.own != nil {
+		problems = append(problems, s.ownNeeds(rs.own)...)
+	}
+	return rs, problems
+}
+
+// grantPath opens the rule's path once, so that both rulesets and all later decisions speak of the same file.
+func (s *sandbox) grantPath(rs *rulesets, r *ir.PathRule) error {
+	path, err := ir.ExpandPath(r.Path, s.bound.lookup)
+	if err != nil {
+		return s.ruleError(r.Origin, err)
+	}
+	if r.Kind == ir.PathNumbered {
+		for _, node := range numbered(path) {
+			if err := s.grantOpened(rs, r, node); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return s.grantOpened(rs, r, path)
+}
+
+func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if r.Kind != ir.PathRequired && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES)) {
+			return nil
+		}
+		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w (mark it optional if it may be missing)", path, err))
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
+	}
+	access := r.Access
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		access &= abi.FSFileMask // the kernel refuses directory rights on a file
+	}
+	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return s.ruleError(r.Origin, fmt.Errorf("path %s: where it leads: %w", path, err))
+	}
+	if err := s.acceptable(r, path, real, access); err != nil {
+		return s.ruleError(r.Origin, err)
+	}
+	s.granted = append(s.granted, grantedPath{real, access, r.Origin})
+	if err := rs.command.AllowPath(fd, access); err != nil {
+		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
+	}
+	if rs.own != nil {
+		if err := rs.own.AllowPath(fd, access); err != nil {
+			return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
+		}
+	}
+	return nil
+}
+
+// acceptable refuses grants that would undo the policy: one that changed its meaning since its parameters were
+// checked, and write access to the files that this sandbox itself rests on.
+func (s *sandbox) acceptable(r *ir.PathRule, path, real string, access uint64) error {
+	names, _ := ir.Names(r.Path)
+	if len(names) > 0 && strings.HasPrefix(r.Path, "${") && !strings.Contains(r.Path[1:], "/") && real != path {
+		// The template is one bound value, which was resolved when it was checked.
+		return fmt.Errorf("path %s: now leads to %s", path, real)
+	}
+	if access&abi.FSWriteFile == 0 {
+		return nil
+	}
+	if real == "/" && len(names) > 0 {
+		return fmt.Errorf("%s is / here: the whole file system would be writable; start in another directory", r.Path)
+	}
+	for _, file := range s.options.Guarded {
+		if beneath(file, real) {
+			return fmt.Errorf("%s lies beneath %s, which the policy lets the command write: it could rewrite it; keep it elsewhere", file, real)
+		}
+	}
+	return nil
+}
+
+func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) error {
+	access := r.Access & handledNet
+	if access == 0 {
+		return nil
+	}
+	port := r.Port
+	if r.Param != "" {
+		value, ok := s.bound.lookup(r.Param)
+		n, err := strconv.ParseUint(value, 10, 16)
+		if !ok || err != nil {
+			return s.ruleError(r.Origin, fmt.Errorf("parameter %q is no port: %q", r.Param, value))
+		}
+		port = uint16(n)
+	}
+	if r.Access&abi.NetBindTCP != 0 {
+		s.bindPorts = append(s.bindPorts, port)
+	}
+	if r.Access&abi.NetConnectTCP != 0 {
+		s.connectPorts = append(s.connectPorts, port)
+	}
+	for _, set := range []*kernel.Ruleset{rs.command, rs.own} {
+		if set == nil {
+			continue
+		}
+		if err := set.AllowPort(port, access); err != nil {
+			return s.ruleError(r.Origin, fmt.Errorf("port %d: %w", port, err))
+		}
+	}
+	return nil
+}
+
+// ownNeeds grants the executor what it needs itself once the command runs: /proc to count and end processes, and the
+// private temporary directory to remove.
+func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
+	needs := []struct {
+		path   string
+		access uint64
+	}{{"/proc", abi.FSReadFile | abi.FSReadDir}}
+	if s.bound.tmp != "" {
+		needs = append(needs,
+			struct {
+				path   string
+				access uint64
+			}{s.bound.tmp, abi.FSReadDir | abi.FSRemoveDir | abi.FSRemoveFile},
+			struct {
+				path   string
+				access uint64
+			}{filepath.Dir(s.bound.tmp), abi.FSRemoveDir})
+	}
+	var problems []string
+	for _, n := range needs {
+		fd, err := unix.Open(n.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = own.AllowPath(fd, n.access)
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("confine the executor: %s: %v", n.path, err))
+		}
+	}
+	return problems
+}
+
+func (s *sandbox) ruleError(ref ir.OriginRef, err error) error {
+	at := where(s.program, ref)
+	if at == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %s: %w", at, rulePath(s.program, ref), err)
+}
+
+// numbered lists the files named prefix followed by decimal digits.
+func numbered(prefix string) []string {
+	dir, base := filepath.Split(prefix)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for _, e := range entries {
+		digits, ok := strings.CutPrefix(e.Name(), base)
+		if _, err := strconv.ParseUint(digits, 10, 16); ok && err == nil {
+			list = append(list, dir+e.Name())
+		}
+	}
+	return list
+}

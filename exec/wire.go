@@ -1,0 +1,103 @@
+package exec
+
+import (
+	"slices"
+
+	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/handler/explain"
+	"github.com/sandlock-go/sandlock/exec/handler/listen"
+	"github.com/sandlock-go/sandlock/exec/handler/metadata"
+	"github.com/sandlock-go/sandlock/exec/handler/processes"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// wired is the result of wiring: the handlers in order and what else of them the run needs.
+type wired struct {
+	list        []supervise.Handler
+	refuseForks func()
+	denied      func() []Denial
+}
+
+// handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
+// if the filter notifies one of its calls.
+//
+//	explain    first: it only watches, or answers what the filter would have refused without asking
+//	processes  the fork family
+//	metadata   chmod, chown, utime, xattr families
+//	listen     listen
+func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (wired, error) {
+	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
+	if s.options.Explain {
+		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
+			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
+		}, j)
+		w.list = append(w.list, h)
+		w.denied = func() []Denial {
+			var list []Denial
+			for _, d := range h.Denials() {
+				list = append(list, Denial(d))
+			}
+			return list
+		}
+	}
+	if limit := s.program.Limits.Processes; limit > 0 && s.notifies("clone") {
+		ref := s.program.Limits.ProcessesOrigin
+		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, f.members, j,
+			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
+		w.list = append(w.list, h)
+		w.refuseForks = h.Close
+	}
+	if s.notifies("fchmodat") {
+		w.list = append(w.list, metadata.New(s.arch, s.grants, j))
+	}
+	if s.notifies("listen") {
+		w.list = append(w.list, listen.New(s.arch, s.bindPorts, j))
+	}
+	// A handler may know calls that this filter settles by itself.
+	for i, h := range w.list {
+		w.list[i] = only{h, slices.DeleteFunc(h.Syscalls(), func(nr abi.Sysno) bool { return !s.isNotified(nr) })}
+	}
+	return w, nil
+}
+
+// only is a handler for those of its calls that the filter notifies.
+type only struct {
+	supervise.Handler
+	calls []abi.Sysno
+}
+
+func (o only) Syscalls() []abi.Sysno { return o.calls }
+
+// isNotified reports whether the installed filter can notify a call.
+func (s *sandbox) isNotified(nr abi.Sysno) bool {
+	if s.options.Explain {
+		return true // the observing filter notifies whatever is refused or watched
+	}
+	return notified(s.filter.Table, nr)
+}
+
+// notifies reports whether the policy itself has a call notified.
+func (s *sandbox) notifies(name string) bool {
+	nr, ok := abi.SyscallNumber(s.arch, name)
+	return ok && notified(s.filter.Table, nr)
+}
+
+func notified(table []ir.SyscallEntry, nr abi.Sysno) bool {
+	i := query.Syscall(table, nr, [6]uint64{}).Entry
+	if i < 0 {
+		return false
+	}
+	if table[i].Action.Kind == ir.ActNotify {
+		return true
+	}
+	return slices.ContainsFunc(table[i].Clauses, func(c ir.Clause) bool { return c.Action.Kind == ir.ActNotify })
+}
+
+// journal sends the supervisor's events to the audit stream.
+type journal struct{ log *audit.Log }
+
+func (j *journal) Record(e supervise.Event) { j.log.Record(e) }
