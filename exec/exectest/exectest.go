@@ -1,0 +1,143 @@
+// Package exectest runs policies against the real kernel, from the outside, as a person does: it compiles policy text
+// with sandlock-compile, starts commands with sandlock-exec, and reads what the probe program says from inside.
+//
+// In: policy text and commands. Out: what they printed and how they ended. Every run is bounded in time and leaves no
+// process behind. The package judges nothing, and takes no short cut through the Go packages of either side: what
+// passes here passes for the user.
+//
+// A test that expects a refusal must show that the same attempt works where nothing forbids it ([Box.Control]): a
+// broken probe or a missing tool must not look like a safe sandbox.
+//
+// Read next: box.go (the setting of one test), run.go (how processes are run), probe/main.go (the attempts).
+package exectest
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// scratch holds the tools and every box. Ordinary users can reach it, unlike testing's own temporary folders.
+var scratch string
+
+// Main runs the tests of a package that uses exectest: call it from TestMain.
+func Main(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "sandlock-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "exectest:", err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, "exectest:", err)
+			return 1
+		}
+		scratch = dir
+		return m.Run()
+	}())
+}
+
+// The programs under test. Each is built once per test process, when a test first needs it.
+var (
+	compiler = program("sandlock-compile", "./cmd/sandlock-compile")
+	executor = program("sandlock-exec", "./cmd/sandlock-exec")
+	probe    = program("probe", "./exec/exectest/probe")
+)
+
+// Compiler returns the path of sandlock-compile.
+func Compiler(tb testing.TB) string { tb.Helper(); return built(tb, compiler) }
+
+// Executor returns the path of sandlock-exec.
+func Executor(tb testing.TB) string { tb.Helper(); return built(tb, executor) }
+
+// Probe returns the path of the program that makes attempts. It is alone in its folder.
+func Probe(tb testing.TB) string { tb.Helper(); return built(tb, probe) }
+
+func built(tb testing.TB, build func() (string, error)) string {
+	tb.Helper()
+	if scratch == "" {
+		tb.Fatal("exectest: TestMain does not call exectest.Main")
+	}
+	path, err := build()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func program(name, pkg string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		root, err := moduleRoot()
+		if err != nil {
+			return "", err
+		}
+		if err := touchSources(root); err != nil {
+			return "", err
+		}
+		return buildProgram(root, name, pkg)
+	})
+}
+
+// buildProgram puts each program in a folder of its own, so that a grant of the probe's folder grants nothing else.
+func buildProgram(root, name, pkg string) (string, error) {
+	out := filepath.Join(scratch, "bin-"+name, name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, text)
+	}
+	// The umask may have hidden both from ordinary users.
+	if err := os.Chmod(filepath.Dir(out), 0o755); err != nil {
+		return "", err
+	}
+	return out, os.Chmod(out, 0o755)
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("find module root: no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}
+
+// touchSources looks at every source file. The test cache records which files a test process looked at, but not what
+// the go command that it starts reads: without this, a result from before a change of the executor stays "ok (cached)".
+func touchSources(root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if strings.HasPrefix(name, ".") && path != root || name == "out" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		switch filepath.Ext(name) {
+		case ".go", ".s", ".cue", ".sbx", ".mod":
+			_, err = os.Stat(path)
+		}
+		if os.IsNotExist(err) { // an editor's temporary file
+			err = nil
+		}
+		return err
+	})
+}
