@@ -58,8 +58,9 @@ func assemble(arch abi.Arch, table []ir.SyscallEntry, hot []uint32) ([]bpf.Insn,
 		}
 		a.mark(rest)
 	}
-	a.hot(plainlyAllowed(leaves, hot))
-	if err := a.tree(leaves); err != nil {
+	hot = plainlyAllowed(leaves, hot)
+	a.hot(hot)
+	if err := a.tree(withoutDecided(leaves, hot)); err != nil {
 		return nil, err
 	}
 	return a.assemble()
@@ -127,6 +128,28 @@ func plainlyAllowed(leaves []ir.SyscallEntry, numbers []uint32) []uint32 {
 		}
 	}
 	return allowed
+}
+
+// withoutDecided drops the leaves that decide nothing but hot numbers: no call would reach them.
+func withoutDecided(leaves []ir.SyscallEntry, hot []uint32) []ir.SyscallEntry {
+	var rest []ir.SyscallEntry
+	first := uint32(0)
+	for i, e := range leaves {
+		decided := 0
+		for _, nr := range hot {
+			if nr >= e.First && i+1 < len(leaves) && nr < leaves[i+1].First {
+				decided++
+			}
+		}
+		if i+1 < len(leaves) && uint32(decided) == leaves[i+1].First-e.First {
+			continue
+		}
+		if len(rest) > 0 {
+			first = e.First
+		}
+		rest = appendEntry(rest, first, e)
+	}
+	return rest
 }
 
 // tree emits a binary search over leaves for the number in A.

@@ -130,8 +130,10 @@ func (a *assembler) greater(c ir.Cond, yes, no label) {
 	}
 	switch {
 	case hi.mask == 0: // then the value's high half is zero, or the condition would be constant
-	case lo.mask == 0:
-		// The low half is 0: with equal high halves only ">= 0" holds.
+	case hi.value&^hi.mask != 0: // the high halves are never equal
+		a.compare(netbpf.JumpGreaterThan, hi, yes, no)
+		return
+	case lo.mask == 0: // the low half is 0: with equal high halves only ">= 0" holds
 		if lo.value != 0 {
 			test = netbpf.JumpGreaterThan
 		}

@@ -13,10 +13,10 @@ import (
 // assembler collects instructions with symbolic targets and turns them into a program.
 //
 // Labels are resolved by the assembler of go-seccomp-bpf. This type adds what that one lacks: loads of number and
-// architecture, masks, and long jumps. A conditional jump reaches 255 instructions; go-seccomp-bpf (v1.6.0) does
-// insert detours where that is not enough, but does not adjust the jumps across a detour that it has resolved before.
-// So layout decides beforehand which targets are far, and far ones get an unconditional jump next to the branch:
-// the library then never sees a distance above 255.
+// architecture, masks, and long jumps. A conditional jump reaches 255 instructions. Beyond that go-seccomp-bpf inserts
+// detours, but miscounts them (v1.6.0: of 300 comparisons in a row with one target behind them, the first 255 end up
+// elsewhere). So layout decides beforehand which targets are far, and those get an unconditional jump next to the
+// branch; the library never sees a distance above 255.
 //
 // It also drops what control cannot reach, and loads that would not change the accumulator.
 type assembler struct {
@@ -89,7 +89,9 @@ func (a *assembler) load(off, mask uint32) {
 	if !a.now.reached || a.now == want {
 		return
 	}
-	a.ops = append(a.ops, op{kind: opLoad, k: off})
+	if holdsMore := a.now.known && a.now.off == off && a.now.mask&mask == mask; !holdsMore {
+		a.ops = append(a.ops, op{kind: opLoad, k: off})
+	}
 	if mask != math.MaxUint32 {
 		a.ops = append(a.ops, op{kind: opMask, k: mask})
 	}

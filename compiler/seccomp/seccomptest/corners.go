@@ -12,9 +12,9 @@ import (
 // tried; beyond, those that decide clauses, and a fixed pseudo-random sample.
 const maxCombinations = 20000
 
-// forArguments calls try with the argument tuples that matter to some clauses, and always with two that are far from
-// everything.
-func forArguments(clauses []ir.Clause, try func([6]uint64)) {
+// forArguments calls try with the argument tuples that matter to some clauses, or only with one for each clause, and
+// always with two that are far from everything.
+func forArguments(clauses []ir.Clause, all bool, try func([6]uint64)) {
 	try([6]uint64{})
 	try([6]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)})
 	if len(clauses) == 0 {
@@ -28,37 +28,39 @@ func forArguments(clauses []ir.Clause, try func([6]uint64)) {
 			total *= len(values[arg])
 		}
 	}
-	if total <= maxCombinations {
+	if all && total <= maxCombinations {
 		product(values, [6]uint64{}, 0, try)
 		return
 	}
 	directed(clauses, values, try)
-	sample(values, try)
+	if all {
+		sample(values, try)
+	}
 }
 
 // corners returns the values of one argument at which a condition can change its mind: at, below and above its value,
-// with bits outside the mask set, and with the upper half of the register dirty.
+// with one bit changed, with the bits outside the mask set, and with the upper half of the register dirty.
 func corners(clauses []ir.Clause, arg uint8) []uint64 {
+	const dirty, low = 0xdeadbeef << 32, math.MaxUint32
 	v := []uint64{0}
 	for _, clause := range clauses {
 		for _, c := range clause.Conds {
 			if c.Arg != arg {
 				continue
 			}
-			near := []uint64{c.Value, c.Value - 1, c.Value + 1, c.Value ^ 1<<32, c.Value | ^c.Mask, ^c.Value}
+			v = append(v, c.Value, c.Value-1, c.Value+1, c.Value^1<<31, c.Value|^c.Mask, c.Value&low|dirty, 1<<31, 1<<63)
 			if c.Op == ir.OpSet {
 				for bits := c.Value & c.Mask; bits != 0; bits &= bits - 1 {
-					near = append(near, bits&-bits)
+					v = append(v, bits&-bits)
 				}
 			}
-			for _, n := range near {
-				v = append(v, n, n&math.MaxUint32|0xdeadbeef<<32)
-			}
-			// The halves of a 64-bit comparison, each on either side.
-			hi, lo := c.Value>>32, c.Value&math.MaxUint32
-			for _, h := range []uint64{hi - 1, hi, hi + 1} {
-				for _, l := range []uint64{0, lo - 1, lo, lo + 1, math.MaxUint32} {
-					v = append(v, h<<32|l&math.MaxUint32)
+			if c.Mask > low {
+				// The halves of a 64-bit comparison, each on either side.
+				hi, lo := c.Value>>32, c.Value&low
+				for _, h := range []uint64{hi - 1, hi, hi + 1, hi ^ 1<<31} {
+					for _, l := range []uint64{0, lo - 1, lo, lo + 1, low} {
+						v = append(v, h<<32|l&low)
+					}
 				}
 			}
 		}

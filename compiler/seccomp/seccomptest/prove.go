@@ -81,14 +81,20 @@ func (p *proof) failf(format string, args ...any) {
 
 // decisions compares every interesting call with the table.
 func (p *proof) decisions() {
+	seen := make([]bool, len(p.table))
 	for _, nr := range numbers(p.table) {
-		entry := p.table[query.Syscall(p.table, nr, [6]uint64{}).Entry]
-		forArguments(entry.Clauses, func(args [6]uint64) { p.call(nr, args) })
-		// The kernel's allow cache is an optimisation that must not change the outcome, and that plainly allowed
-		// calls must get.
+		if p.failures > maxFailures {
+			return
+		}
+		at := query.Syscall(p.table, nr, [6]uint64{}).Entry
+		entry := p.table[at]
+		// One number of an entry gets every combination; the others only show that they arrive there as well.
+		forArguments(entry.Clauses, !seen[at], func(args [6]uint64) { p.call(nr, args) })
+		seen[at] = true
+		// Plainly allowed calls must be decided by the kernel's allow cache, without running the program.
 		plain := len(entry.Clauses) == 0 && entry.Action == ir.Allow
-		if cached := bpf.ConstAllow(p.insns, p.arch.Audit(), nr); cached != plain {
-			p.failf("%s: number %d: the kernel's allow cache applies: %v, want %v", p.arch, nr, cached, plain)
+		if plain && !bpf.ConstAllow(p.insns, p.arch.Audit(), nr) {
+			p.failf("%s: number %d is allowed, but not by number alone", p.arch, nr)
 		}
 	}
 }
