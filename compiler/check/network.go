@@ -1,0 +1,61 @@
+package check
+
+import (
+	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/policy"
+)
+
+// maxPorts bounds the ports of one policy: each becomes a rule in the kernel.
+const maxPorts = 16384
+
+func checkPorts(c *checker) {
+	n := &c.Network
+	checkBindWildcard(c)
+	total := 0
+	for _, it := range n.AllowBind.Items {
+		for _, r := range it.V.Ranges {
+			total += int(r.Hi) - int(r.Lo) + 1
+		}
+	}
+	if total > maxPorts {
+		d := diag.At(n.AllowBind.Origin, "too-many-ports", "%d ports, at most %d can be listed", total, maxPorts)
+		c.add(d.WithHint(`write "*" for every port`))
+	}
+	for _, l := range []struct {
+		set    bool
+		origin policy.Origin
+	}{{len(n.Allow.Items) > 0, n.Allow.Origin}, {len(n.AllowBind.Items) > 0, n.AllowBind.Origin}} {
+		if l.set {
+			checkPortsEnforced(c, l.origin)
+		}
+	}
+	repeated(n.Allow, policy.NetRule.String, func(again, first policy.Val[policy.NetRule]) {
+		c.add(diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String()).AsWarning().WithNote(first.Origin.Place, "first at"))
+	})
+}
+
+func checkBindWildcard(c *checker) {
+	bind := c.Network.AllowBind
+	for i, it := range bind.Items {
+		if it.V.All && len(bind.Items) > 1 {
+			other := bind.Items[(i+1)%len(bind.Items)]
+			d := diag.At(it.Origin, "bind-wildcard", `"*" cannot be combined with other ports`)
+			c.add(d.WithNote(other.Origin.Place, "other ports at"))
+			return
+		}
+	}
+}
+
+// checkPortsEnforced refuses port rules that nothing would enforce.
+func checkPortsEnforced(c *checker, o policy.Origin) {
+	const sinceTCP = 4
+	if tcp := c.Protections.NetTCP; tcp.V == "off" {
+		d := diag.At(o, "net-tcp-off", "lists TCP ports, and protections.net_tcp is off: nothing would enforce it")
+		c.add(d.WithNote(tcp.Origin.Place, "set at"))
+		return
+	}
+	if floor := c.Target.Landlock; floor.V < sinceTCP {
+		d := diag.At(o, "target-landlock", "lists TCP ports, which need target.landlock %d, the policy has %d", sinceTCP, floor.V)
+		c.add(d.WithNote(floor.Origin.Place, "set at"))
+	}
+}

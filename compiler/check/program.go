@@ -1,0 +1,88 @@
+package check
+
+import (
+	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+func checkIdentity(c *checker) {
+	const most = 64 // characters, as the schema has it; a name that comes from the file has not met the schema
+	if n := len([]rune(c.Name.V)); n > most || c.Name.V == "." || c.Name.V == ".." {
+		d := diag.At(c.Name.Origin, "name", "the file's base name %q cannot be the sandbox's name", c.Name.V)
+		c.add(d.WithHint("write name: with 1 to %d characters", most))
+	}
+}
+
+func checkProgram(c *checker) {
+	p := &c.Program
+	for _, it := range p.Capabilities.Items {
+		if _, ok := abi.CapabilityByName(it.V); !ok {
+			c.unknown(it.Origin, "capability", "capability", it.V, capabilityNames())
+		}
+	}
+	repeated(p.Capabilities, func(name string) uint8 { n, _ := abi.CapabilityByName(name); return n }, func(again, first policy.Val[string]) {
+		c.add(diag.At(again.Origin, "duplicate", "capability %q is listed twice", again.V).AsWarning().WithNote(first.Origin.Place, "first at"))
+	})
+	if len(p.Args.Items) > 0 && !p.Exec.Set {
+		c.errorf(p.Args.Origin, "requires", "args are for exec, and there is none")
+	}
+	if len(p.PassEnv.Items) > 0 && !p.CleanEnv.V {
+		c.add(diag.At(p.PassEnv.Origin, "no-effect", "everything is inherited anyway").AsWarning().WithHint("write program.clean_env: true"))
+	}
+}
+
+func capabilityNames() []string {
+	var names []string
+	for n := uint8(0); ; n++ {
+		name, ok := abi.CapabilityName(n)
+		if !ok {
+			return names
+		}
+		names = append(names, name)
+	}
+}
+
+// checkSupervisor refuses what only a supervisor can enforce in a policy that has none: to drop it would weaken the
+// policy behind its author's back.
+func checkSupervisor(c *checker) {
+	if !c.Program.NoSupervisor.V {
+		return
+	}
+	needs := []struct {
+		set    bool
+		origin policy.Origin
+		why    string
+	}{
+		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
+		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
+		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
+	}
+	for _, n := range needs {
+		if n.set {
+			d := diag.At(n.origin, "no-supervisor", "needs a supervisor (%s), and program.no_supervisor is set", n.why)
+			c.add(d.WithNote(c.Program.NoSupervisor.Origin.Place, "set at"))
+		}
+	}
+}
+
+// listedPorts tells whether some ports may be bound, but not all.
+func listedPorts(bind policy.List[policy.PortSet]) bool {
+	for _, it := range bind.Items {
+		if it.V.All {
+			return false
+		}
+	}
+	return len(bind.Items) > 0
+}
+
+func checkLimits(c *checker) {
+	duplicate := func(what string) func(again, first policy.Val[uint16]) {
+		return func(again, first policy.Val[uint16]) {
+			c.add(diag.At(again.Origin, "duplicate", "%s %d is listed twice", what, again.V).WithNote(first.Origin.Place, "first at"))
+		}
+	}
+	same := func(n uint16) uint16 { return n }
+	repeated(c.Limits.CPUCores, same, duplicate("core"))
+	repeated(c.Limits.GPUDevices.Indices, same, duplicate("device"))
+}

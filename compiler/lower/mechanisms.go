@@ -1,0 +1,109 @@
+package lower
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Mechanisms records what enforces each feature of the policy and why that, in words for a reviewer.
+func Mechanisms(u *Unit) {
+	m := &u.Program.Mechanisms
+	add := func(feature, choice, reason string) {
+		*m = append(*m, ir.Mechanism{Feature: feature, Choice: choice, Reason: reason})
+	}
+	filesystemMechanisms(u, add)
+	networkMechanisms(u, add)
+	processMechanisms(u, add)
+	limitMechanisms(u, add)
+	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
+		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
+	})
+}
+
+type adder func(feature, choice, reason string)
+
+func filesystemMechanisms(u *Unit, add adder) {
+	if len(u.Program.Landlock.Paths) > 0 {
+		add("filesystem", "landlock", "the kernel decides on the file that a path leads to, so no race and no link changes the answer")
+	} else {
+		add("filesystem", "landlock", "no grant: every file is refused")
+	}
+	switch {
+	case notifies(u.Program, "fchmodat"):
+		add("filesystem.write", "notify", "Landlock does not guard modes, owners, times and attributes: the supervisor changes them, beneath write grants only")
+	case u.Filter.WriteGrants && u.Filter.NoSupervisor:
+		add("filesystem.write", "refused", "changes of modes, owners, times and attributes need a supervisor, so they are refused everywhere")
+	case !u.Filter.WriteGrants:
+		add("filesystem.write", "refused", "no write grant: modes, owners, times and attributes cannot be changed")
+	}
+}
+
+func networkMechanisms(u *Unit, add adder) {
+	handled := u.Program.Landlock.Handled.Net
+	switch {
+	case handled&abi.NetConnectTCP != 0:
+		add("network.allow", "landlock", "TCP ports are decided by the kernel; other protocols cannot have a socket")
+	default:
+		add("network.allow", "none", "every TCP port may be reached; other protocols cannot have a socket")
+	}
+	switch {
+	case notifies(u.Program, "listen"):
+		add("network.allow_bind", "landlock, notify", "bind is decided by the kernel; listen by the supervisor, since it binds an unbound socket by itself")
+	case handled&abi.NetBindTCP == 0:
+		add("network.allow_bind", "none", "every TCP port may be bound")
+	default:
+		add("network.allow_bind", "landlock, seccomp", "no grant: bind and listen are refused")
+	}
+	add("network.unix", "seccomp", "unix sockets cannot be made, so no service of the host is reached by its path; connected pairs work")
+}
+
+func processMechanisms(u *Unit, add adder) {
+	p := &u.Program.Process
+	if p.Start == ir.StartInPlace {
+		add("program", "in place", "no supervisor: the executor confines itself and becomes the command")
+	} else {
+		add("program", "direct", "the command is confined before it runs and supervised until all of its processes are gone")
+	}
+	if len(p.Capabilities) == 0 {
+		add("program.capabilities", "dropped", "the command keeps none, also when it runs as root")
+	} else {
+		add("program.capabilities", "kept", "those listed are kept if the executor has them, all others dropped")
+	}
+	if p.NoCoredump {
+		add("program.no_coredump", "rlimit", "RLIMIT_CORE is 0")
+	}
+	if p.NoHugePages {
+		add("program.no_huge_pages", "prctl", "PR_SET_THP_DISABLE is inherited by all descendants")
+	}
+	if p.NoRandomizeMemory {
+		add("determinism.no_randomize_memory", "personality", "ADDR_NO_RANDOMIZE is inherited by all descendants")
+	}
+	add("syscalls", "seccomp", "a program in the kernel decides by number and register arguments")
+}
+
+func limitMechanisms(u *Unit, add adder) {
+	l := &u.Program.Limits
+	switch {
+	case l.Processes > 0 && notifies(u.Program, "clone"):
+		add("limits.processes", "notify", "RLIMIT_NPROC counts all processes of the user, so the supervisor counts those of the sandbox")
+	case l.Processes > 0:
+		add("limits.processes", "seccomp", "new processes are refused altogether")
+	default:
+		add("limits.processes", "none", "nobody counts: there is no supervisor")
+	}
+	if l.OpenFiles > 0 {
+		add("limits.open_files", "rlimit", "RLIMIT_NOFILE, soft and hard")
+	}
+	if l.TimeMS > 0 {
+		add("limits.time", "supervisor", "the supervisor ends all processes when the time is over")
+	}
+	if len(l.CPUCores) > 0 {
+		add("limits.cpu_cores", "affinity", "the mask is inherited by all descendants")
+	}
+	if l.GPU.Mode != ir.GPUNone {
+		add("limits.gpu_devices", "landlock", "only the device nodes of the selected GPUs are granted")
+	}
+}

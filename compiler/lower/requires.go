@@ -1,0 +1,80 @@
+package lower
+
+import (
+	"slices"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// Requires states what the host must offer. It reads the finished filters: what they notify is what needs a listener.
+func Requires(u *Unit) {
+	p := u.Program
+	p.Requires = []ir.Requirement{
+		{Feature: ir.FeatureLandlock, Min: landlockFloor(&p.Landlock), Fields: landlockFields(u)},
+		{Feature: ir.FeatureSeccompFilter, Fields: []string{"network.unix", "syscalls"}},
+	}
+	if fields := notifyFields(u); len(fields) > 0 {
+		p.Requires = append(p.Requires, ir.Requirement{Feature: ir.FeatureSeccompNotify, Fields: fields})
+	}
+}
+
+// landlockFloor is the lowest ABI that knows every right that may not be dropped. It can be below the target: a
+// protection that is off, or may degrade, does not count.
+func landlockFloor(l *ir.Landlock) uint32 {
+	for v := 1; v < abi.LatestLandlock; v++ {
+		fs, net, scoped := abi.Supported(v)
+		lacksFS := l.Handled.FS &^ l.Degrade.FS &^ fs
+		lacksNet := l.Handled.Net &^ l.Degrade.Net &^ net
+		lacksScoped := l.Handled.Scoped &^ l.Degrade.Scoped &^ scoped
+		if lacksFS|lacksNet|lacksScoped == 0 {
+			return uint32(v)
+		}
+	}
+	return abi.LatestLandlock
+}
+
+// landlockFields names the protections that ask for more than the first ABI.
+func landlockFields(u *Unit) []string {
+	fields := []string{"filesystem"}
+	l := &u.Program.Landlock
+	for _, p := range Protections(&u.Policy.Protections) {
+		strict := p.Rights.FS&l.Handled.FS&^l.Degrade.FS | p.Rights.Net&l.Handled.Net&^l.Degrade.Net | p.Rights.Scoped&l.Handled.Scoped&^l.Degrade.Scoped
+		if strict != 0 {
+			fields = append(fields, "protections."+p.Name)
+		}
+	}
+	slices.Sort(fields)
+	return fields
+}
+
+// notifyingCalls are the calls by which each feature shows whether it is notified.
+var notifyingCalls = []struct{ field, call string }{
+	{"filesystem.write", "fchmodat"},
+	{"limits.processes", "clone"},
+	{"network.allow_bind", "listen"},
+}
+
+func notifyFields(u *Unit) []string {
+	var fields []string
+	for _, n := range notifyingCalls {
+		if notifies(u.Program, n.call) {
+			fields = append(fields, n.field)
+		}
+	}
+	return fields
+}
+
+// notifies tells whether any filter hands a call to the supervisor.
+func notifies(p *ir.Program, call string) bool {
+	return slices.ContainsFunc(p.Seccomp.Filters, func(f ir.ArchFilter) bool {
+		nr, ok := abi.SyscallNumber(f.Arch, call)
+		if !ok {
+			return false
+		}
+		e := f.Table[query.Syscall(f.Table, nr, [6]uint64{}).Entry]
+		return e.Action == ir.Notify ||
+			slices.ContainsFunc(e.Clauses, func(c ir.Clause) bool { return c.Action == ir.Notify })
+	})
+}
