@@ -100,6 +100,7 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	if err != nil {
 		return ""
 	}
+	s.resolveGrants()
 	if ok, rule, origin := s.grants(real, execRight); !ok {
 		return notGranted(real, "execute", rule, origin)
 	}

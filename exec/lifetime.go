@@ -19,21 +19,18 @@ import (
 // lifetime watches the command from start to end: it forwards signals, keeps the time limit, hands the terminal over
 // and back, and sees to it that no descendant outlives the command.
 //
-// Two goroutines share it. follow blocks in wait and is the only one that reaps; relay sends signals. mu orders a
-// signal before or after the reaping of the command, so that none ever goes to a recycled pid.
+// The supervisor's thread serves notifications until the command ends and then calls finish. Beside it relay sends
+// signals, and followStops keeps job control where there is a terminal. mu orders every signal before or after the
+// reaping of the command, so that none ever goes to a recycled pid.
 type lifetime struct {
 	child       *stage.Child
 	family      *family
 	own         *kernel.Ruleset
-	terminal    bool // the command was given the terminal
+	terminal    bool // the command has the terminal
 	refuseForks func()
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
-
-	done   int // eventfd: readable when everything is over
-	over   chan struct{}
-	result Result
 
 	mu       sync.Mutex
 	reaped   bool
@@ -47,23 +44,13 @@ var forwarded = []os.Signal{
 }
 
 // begin starts watching. It returns at once.
-func (l *lifetime) begin() error {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	l.done, l.over = fd, make(chan struct{})
+func (l *lifetime) begin() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 	go l.relay(signals)
-	go l.follow()
-	return nil
-}
-
-// wait returns when the command and all of its descendants are gone.
-func (l *lifetime) wait() Result {
-	<-l.over
-	return l.result
+	if onTerminal() {
+		go l.followStops()
+	}
 }
 
 func (l *lifetime) relay(signals <-chan os.Signal) {
@@ -77,8 +64,6 @@ func (l *lifetime) relay(signals <-chan os.Signal) {
 	asked := map[os.Signal]bool{}
 	for {
 		select {
-		case <-l.over:
-			return
 		case <-expired:
 			l.expire()
 		case s := <-signals:
@@ -101,7 +86,7 @@ func (l *lifetime) expire() {
 	l.killAll()
 }
 
-// killAll ends the command; follow then ends what is left of its family.
+// killAll ends the command; finish then ends what is left of its family.
 func (l *lifetime) killAll() {
 	l.refuseForks()
 	l.signalGroup(unix.SIGKILL)
@@ -120,62 +105,68 @@ func (l *lifetime) signalGroup(sig unix.Signal) {
 	}
 }
 
-// follow waits for the command, reaping orphans on the way, and then ends the family.
-func (l *lifetime) follow() {
-	if l.confine() != nil {
-		l.killAll()
-	}
-	status := l.awaitCommand()
-	l.refuseForks()
-	if l.terminal {
-		l.reclaimTerminal()
-	}
-	killed := l.family.end()
-	l.result = l.conclude(status, killed)
-	close(l.over)
-	_, _ = unix.Write(l.done, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-}
-
 // confine puts this goroutine's thread under the executor's ruleset: only the runtime's own threads stay outside.
 func (l *lifetime) confine() error {
 	runtime.LockOSThread()
 	return confineThread(l.own)
 }
 
-func (l *lifetime) awaitCommand() unix.WaitStatus {
+// finish waits for the command, ends everything that it left behind, and says how it went.
+func (l *lifetime) finish() Result {
+	status := l.awaitCommand()
+	l.refuseForks()
+	killed := l.family.end()
+	if l.terminal {
+		l.reclaimTerminal()
+	}
+	return l.conclude(status, killed)
+}
+
+// awaitCommand looks first and reaps under the lock: a signal must not race with the release of the pid.
+func (l *lifetime) awaitCommand() (status unix.WaitStatus) {
 	for {
-		// Look first, reap under the lock: a signal must not race with the pid's release.
 		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
+		if err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			break
 		}
-		l.mu.Lock()
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED, nil)
-		ended := pid == l.child.PID && !status.Stopped() || errors.Is(err, unix.ECHILD)
-		l.reaped = l.reaped || ended
-		l.mu.Unlock()
-		if ended {
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reaped = true
+	for {
+		if _, err := unix.Wait4(l.child.PID, &status, 0, nil); !errors.Is(err, unix.EINTR) {
 			return status
-		}
-		if pid == l.child.PID && status.Stopped() {
-			l.stopped(status.StopSignal())
 		}
 	}
 }
 
-// stopped keeps job control as it would be without us: a command that wants the terminal gets it if it is ours to
-// give; otherwise the executor stops as the command did, and continues it when it is continued itself.
-func (l *lifetime) stopped(sig unix.Signal) {
-	if (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && inForeground() {
-		if kernel.SetForegroundGroup(0, l.child.PID) == nil {
-			l.terminal = true
-			l.signalGroup(unix.SIGCONT)
-			return
-		}
+// followStops keeps job control as it would be without us.
+func (l *lifetime) followStops() {
+	if l.confine() != nil {
+		l.killAll()
 	}
-	hadTerminal := l.terminal && l.reclaimTerminal()
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WSTOPPED, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return // reaped
+		}
+		l.stopped(stopSignal(&info))
+	}
+}
+
+// stopped gives the terminal to a command that wants it, if it is ours to give; otherwise the executor stops as the
+// command did, and continues it when it is continued itself.
+func (l *lifetime) stopped(sig unix.Signal) {
+	if (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && inForeground() && kernel.SetForegroundGroup(0, l.child.PID) == nil {
+		l.terminal = true
+		l.signalGroup(unix.SIGCONT)
+		return
+	}
+	hadTerminal := l.reclaimTerminal()
 	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	// Continued, by the shell's fg or bg.
 	if hadTerminal && inForeground() {
@@ -183,6 +174,9 @@ func (l *lifetime) stopped(sig unix.Signal) {
 	}
 	l.signalGroup(unix.SIGCONT)
 }
+
+// stopSignal is si_status of a CLD_STOPPED child.
+func stopSignal(info *unix.Siginfo) unix.Signal { return unix.Signal(kernel.ChildStatus(info)) }
 
 // reclaimTerminal takes the terminal back if the command's group still has it.
 func (l *lifetime) reclaimTerminal() bool {
@@ -219,6 +213,11 @@ func ownsTerminal() bool {
 		}
 	}
 	return inForeground()
+}
+
+func onTerminal() bool {
+	_, err := kernel.ForegroundGroup(0)
+	return err == nil
 }
 
 func inForeground() bool {

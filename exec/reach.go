@@ -2,6 +2,7 @@ package exec
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,6 +19,24 @@ func (s *sandbox) grants(path string, want uint64) (ok bool, closestRule, closes
 		}
 	}
 	return want&^got == 0, "", ""
+}
+
+// resolveGrants completes the list of granted paths for an explanation after the fact; a start that needs no
+// explanations resolves write grants only.
+func (s *sandbox) resolveGrants() {
+	if s.needsRealPaths {
+		return
+	}
+	s.granted = nil
+	for _, r := range s.program.Landlock.Paths {
+		path, err := ir.ExpandPath(r.Path, s.bound.lookup)
+		if err != nil {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			s.granted = append(s.granted, grantedPath{real, r.Access, r.Origin})
+		}
+	}
 }
 
 // mayConnect and mayBind ask the same of TCP ports.

@@ -100,14 +100,16 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		access &= abi.FSFileMask // the kernel refuses directory rights on a file
 	}
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return s.ruleError(r.Origin, fmt.Errorf("path %s: where it leads: %w", path, err))
+	if s.needsRealPaths || access&abi.FSWriteFile != 0 || strings.Contains(r.Path, "${") {
+		real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+		if err != nil {
+			return s.ruleError(r.Origin, fmt.Errorf("path %s: where it leads: %w", path, err))
+		}
+		if err := s.acceptable(r, path, real, access); err != nil {
+			return s.ruleError(r.Origin, err)
+		}
+		s.granted = append(s.granted, grantedPath{real, access, r.Origin})
 	}
-	if err := s.acceptable(r, path, real, access); err != nil {
-		return s.ruleError(r.Origin, err)
-	}
-	s.granted = append(s.granted, grantedPath{real, access, r.Origin})
 	if err := rs.command.AllowPath(fd, access); err != nil {
 		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
 	}

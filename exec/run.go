@@ -25,10 +25,11 @@ type sandbox struct {
 	filter  *ir.ArchFilter
 	arch    abi.Arch
 
-	bound        *binding
-	granted      []grantedPath
-	bindPorts    []uint16
-	connectPorts []uint16
+	bound          *binding
+	needsRealPaths bool          // some handler asks what is granted; otherwise only write grants are resolved
+	granted        []grantedPath // in the order of the program's rules
+	bindPorts      []uint16
+	connectPorts   []uint16
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -48,6 +49,7 @@ func Run(o Options) (Result, error) {
 	if !ok {
 		return Result{}, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
+	s.needsRealPaths = o.Explain
 	plan, rs, err := s.prepare()
 	if s.bound != nil {
 		defer s.removeTmp()
@@ -200,7 +202,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		dispatcher, err = supervise.NewDispatcher(s.arch, handlers.list, s.isNotified, journal)
 	}
 	if err != nil {
-		_ = unix.Kill(child.PID, unix.SIGKILL) // nothing of it has been answered yet; PDEATHSIG would do it too
+		child.Abandon()
 		return Result{}, &SetupError{[]string{err.Error()}}
 	}
 	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
@@ -208,14 +210,12 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		child: child, family: family, own: rs.own, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
 		limit: s.timeLimit(), started: started, audit: s.options.Audit,
 	}
-	if err := life.begin(); err != nil {
-		return Result{}, &SetupError{[]string{err.Error()}}
-	}
-	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, life.done)
+	life.begin()
+	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}
-	result := life.wait()
+	result := life.finish()
 	if failure := child.Failure(plan); failure != nil && plan.ExecIsNotified {
 		return Result{}, s.startFailure(failure)
 	}

@@ -61,7 +61,7 @@ func (f *family) end() (killed int) {
 	}
 }
 
-// reap collects every child that has ended; more reports whether any is left.
+// reap collects every child that has ended, once the command itself has been reaped; more reports whether any is left.
 func (f *family) reap() (more bool) {
 	for {
 		var ws unix.WaitStatus
@@ -72,6 +72,23 @@ func (f *family) reap() (more bool) {
 			return false // ECHILD
 		case pid == 0:
 			return true
+		}
+	}
+}
+
+// reapOrphans collects those ended children that are not the command: what lost its parent inside the sandbox. Called
+// whenever a process is about to be created, it keeps the executor's own dead children from piling up.
+func (f *family) reapOrphans(command int) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		pid := kernel.ChildPID(&info)
+		if err != nil || pid == 0 || pid == command {
+			return
+		}
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil); err != nil {
+			return
 		}
 	}
 }

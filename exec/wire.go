@@ -46,7 +46,11 @@ func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (
 	}
 	if limit := s.program.Limits.Processes; limit > 0 && s.notifies("clone") {
 		ref := s.program.Limits.ProcessesOrigin
-		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, f.members, j,
+		members := func() ([]int, error) {
+			f.reapOrphans(child.PID)
+			return f.members()
+		}
+		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, members, j,
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
 		w.refuseForks = h.Close

@@ -16,14 +16,18 @@ type Ruleset struct {
 	FS uint64 // handled filesystem rights
 }
 
-// LandlockABI returns the ABI that the running kernel enforces, 0 if Landlock is absent or disabled at boot.
-// The answer is proven by creating the largest ruleset of that ABI, since what counts is that a ruleset works.
+// LandlockABI returns the ABI that the running kernel says it enforces, 0 if Landlock is absent or disabled at boot.
 func LandlockABI() int {
 	v, err := ll.LandlockGetABIVersion()
-	if err != nil || v < 1 {
+	if err != nil || v < 0 {
 		return 0
 	}
-	for ; v > 0; v-- {
+	return v
+}
+
+// ProvenLandlockABI returns the highest ABI whose largest ruleset can really be created.
+func ProvenLandlockABI() int {
+	for v := LandlockABI(); v > 0; v-- {
 		fs, net, scoped := abi.Supported(v)
 		r, err := NewRuleset(fs, net, scoped)
 		if err == nil {

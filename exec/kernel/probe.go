@@ -30,7 +30,7 @@ type Host struct {
 // Probe tries every facility. The listener is tried on a thread that is thrown away afterwards, since a filter
 // cannot be removed.
 func Probe() Host {
-	h := Host{LandlockABI: LandlockABI()}
+	h := Host{LandlockABI: ProvenLandlockABI()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		h.Kernel = unix.ByteSliceToString(u.Release[:])
@@ -42,8 +42,8 @@ func Probe() Host {
 	return h
 }
 
-// ProbeForStart tries only what a program can require, without threads to throw away: a listener that cannot be had
-// shows when the child installs it.
+// ProbeForStart asks only for what a program can require, as cheaply as can be. What it says is proven a moment later,
+// by the start itself: the ruleset is created, the listener installed, or the start fails.
 func ProbeForStart() Host {
 	return Host{
 		LandlockABI:   LandlockABI(),

@@ -67,3 +67,14 @@ func SetForegroundGroup(fd, pgrp int) error {
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	return err
 }
+
+// ChildStatus returns si_status of what waitid(2) reported: an exit code or a signal.
+func ChildStatus(info *unix.Siginfo) int32 {
+	// struct siginfo for SIGCHLD: three ints, padding to 16, then pid, uid, status.
+	return *(*int32)(unsafe.Add(unsafe.Pointer(info), 24))
+}
+
+// ChildPID returns si_pid of what waitid(2) reported, 0 if it reported nothing.
+func ChildPID(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
+}

@@ -52,7 +52,7 @@ func Start(p *Plan) (*Child, error) {
 		err = child.Failure(p)
 	}
 	if err != nil {
-		child.abandon()
+		child.Abandon()
 		return nil, err
 	}
 	return child, nil
@@ -107,8 +107,8 @@ func (c *Child) readMessage() (message, error) {
 	}, nil
 }
 
-// abandon ends and reaps a child that could not be started.
-func (c *Child) abandon() {
+// Abandon ends and reaps a child whose start cannot be completed.
+func (c *Child) Abandon() {
 	_ = unix.Kill(c.PID, unix.SIGKILL)
 	for {
 		var ws unix.WaitStatus

@@ -9,8 +9,8 @@ import (
 	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
-// Serve answers notifications until no process uses the filter any more or until done is readable. It must run on
-// the thread that cloned the command.
+// Serve answers notifications until no process uses the filter any more or until done (the command's pidfd) is
+// readable. It must run on the thread that cloned the command.
 //
 // RECV alone would be one system call less, but it cannot be told to stop, and before Linux 6.11 it does not even
 // return when the last user of the filter is gone.
@@ -26,8 +26,8 @@ func Serve(l kernel.Listener, d *Dispatcher, done int) error {
 			}
 			return fmt.Errorf("poll listener: %w", err)
 		}
-		if set[0].Revents&unix.POLLIN == 0 {
-			return nil // done, or POLLHUP: nobody is left
+		if set[1].Revents != 0 || set[0].Revents&unix.POLLIN == 0 {
+			return nil // done, whoever still asks; or POLLHUP: nobody is left to ask
 		}
 		switch err := l.Receive(&n); {
 		case err == nil:

@@ -63,7 +63,8 @@ func (s *census) admit(tid, limit int) bool {
 	if s.bound() >= limit {
 		s.bury()
 	}
-	if s.bound() >= limit && (!s.walk() || s.bound() >= limit || s.zombies > maxZombies+limit) {
+	crowded := func() bool { return s.bound() >= limit || s.zombies > maxZombies+limit }
+	if crowded() && (!s.walk() || crowded()) {
 		return false
 	}
 	s.admitted = append(s.admitted, admission{tid, s.now()})

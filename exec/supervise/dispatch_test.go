@@ -1,0 +1,122 @@
+package supervise
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+type handlerFunc struct {
+	calls []abi.Sysno
+	f     func(*Call) Verdict
+}
+
+func (h handlerFunc) Name() string           { return "test" }
+func (h handlerFunc) Syscalls() []abi.Sysno  { return h.calls }
+func (h handlerFunc) Handle(c *Call) Verdict { return h.f(c) }
+
+type notes []Event
+
+func (n *notes) Record(e Event) { *n = append(*n, e) }
+
+// memory is a guest whose memory starts at address 0x1000.
+type memory struct {
+	bytes []byte
+	gone  bool
+}
+
+func (m *memory) ReadMemory(_ int, addr uint64, b []byte) (int, error) {
+	if addr < 0x1000 || addr >= 0x1000+uint64(len(m.bytes)) {
+		return 0, unix.EFAULT
+	}
+	return copy(b, m.bytes[addr-0x1000:]), nil
+}
+
+func (m *memory) Valid(uint64) bool { return !m.gone }
+
+func TestDecide(t *testing.T) {
+	read := func(c *Call) { _, _ = c.Path(0) }
+	tests := []struct {
+		name     string
+		handlers []func(*Call) Verdict
+		want     Verdict
+		reason   string // in the journal
+	}{
+		{"first verdict wins", []func(*Call) Verdict{
+			func(*Call) Verdict { return Next() }, func(*Call) Verdict { return Return(7) }, func(*Call) Verdict { return Return(8) },
+		}, Return(7), ""},
+		{"nobody takes it", []func(*Call) Verdict{func(*Call) Verdict { return Next() }}, Errno(unix.EPERM), "no handler"},
+		{"panic", []func(*Call) Verdict{func(*Call) Verdict { panic("boom") }}, Errno(unix.EPERM), "boom"},
+		{"continue on registers", []func(*Call) Verdict{func(*Call) Verdict { return Continue(DecidedOnRegisters) }}, Continue(DecidedOnRegisters), ""},
+		{"continue without a reason", []func(*Call) Verdict{func(*Call) Verdict { return Continue(0) }}, Errno(unix.EPERM), "continue"},
+		{"continue after reading memory", []func(*Call) Verdict{
+			func(c *Call) Verdict { read(c); return Continue(DecidedOnRegisters) },
+		}, Errno(unix.EPERM), "after reading"},
+		{"continue where the kernel decides", []func(*Call) Verdict{
+			func(c *Call) Verdict { read(c); return Continue(KernelDecides) },
+		}, Continue(KernelDecides), ""},
+		{"memory read by an earlier handler counts", []func(*Call) Verdict{
+			func(c *Call) Verdict { read(c); return Next() }, func(*Call) Verdict { return Continue(DecidedOnRegisters) },
+		}, Errno(unix.EPERM), "after reading"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			var list []Handler
+			for _, f := range tc.handlers {
+				list = append(list, handlerFunc{[]abi.Sysno{90}, f})
+			}
+			var j notes
+			d, err := NewDispatcher(abi.AMD64, list, func(abi.Sysno) bool { return true }, &j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := d.Decide(NewCall(1, 90, [6]uint64{0x1000}, &memory{bytes: []byte("/x\x00")}))
+			if got != tc.want {
+				t.Errorf("Decide = %+v, want %+v", got, tc.want)
+			}
+			if (len(j) > 0) != (tc.reason != "") || len(j) > 0 && !strings.Contains(j[0].Reason, tc.reason) {
+				t.Errorf("journal %+v, want a reason with %q", j, tc.reason)
+			}
+		})
+	}
+}
+
+func TestHandlerOfUnnotifiedCallIsRefused(t *testing.T) {
+	h := handlerFunc{[]abi.Sysno{90}, func(*Call) Verdict { return Next() }}
+	_, err := NewDispatcher(abi.AMD64, []Handler{h}, func(abi.Sysno) bool { return false }, &notes{})
+	if err == nil || !strings.Contains(err.Error(), "chmod") {
+		t.Errorf("NewDispatcher = %v, want an error that names chmod", err)
+	}
+}
+
+func TestPath(t *testing.T) {
+	long := strings.Repeat("a", maxPath)
+	tests := []struct {
+		name, memory string
+		addr         uint64
+		gone         bool
+		want         string
+		err          error
+	}{
+		{"plain", "/etc/passwd\x00rest", 0x1000, false, "/etc/passwd", nil},
+		{"bytes that are no text", "/a\xff\xfe\x00", 0x1000, false, "/a\xff\xfe", nil},
+		{"across a page", strings.Repeat("b", 4090) + "/across\x00", 0x1000 + 4090, false, "/across", nil},
+		{"longest", long[1:] + "\x00", 0x1000, false, long[1:], nil},
+		{"too long", long + "\x00", 0x1000, false, "", unix.ENAMETOOLONG},
+		{"unmapped", "", 0x1000, false, "", unix.EFAULT},
+		{"not terminated before unmapped", "/abc", 0x1000, false, "", unix.EFAULT},
+		{"caller is gone", "/etc\x00", 0x1000, true, "", unix.ESRCH},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			c := NewCall(1, 0, [6]uint64{tc.addr}, &memory{bytes: []byte(tc.memory), gone: tc.gone})
+			got, err := c.Path(0)
+			if got != tc.want || err != tc.err {
+				t.Errorf("Path = %.20q, %v; want %.20q, %v", got, err, tc.want, tc.err)
+			}
+		})
+	}
+}
