@@ -18,7 +18,6 @@ import (
 
 // rules are all rules, in the order of the sections that they are about.
 var rules = []func(*checker){
-	checkIdentity,
 	checkTarget,
 	checkParams,
 	checkTemplates,

@@ -6,14 +6,6 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-func checkIdentity(c *checker) {
-	const most = 64 // characters, as the schema has it; a name that comes from the file has not met the schema
-	if n := len([]rune(c.Name.V)); n > most || c.Name.V == "." || c.Name.V == ".." {
-		d := diag.At(c.Name.Origin, "name", "the file's base name %q cannot be the sandbox's name", c.Name.V)
-		c.add(d.WithHint("write name: with 1 to %d characters", most))
-	}
-}
-
 func checkProgram(c *checker) {
 	p := &c.Program
 	for _, it := range p.Capabilities.Items {

@@ -8,5 +8,11 @@
 // It is pure: it reads no files, makes no system calls, keeps no state, and trusts that [ir.Program.Validate] has
 // accepted the program. It must never guess: what a program does not settle is denied.
 //
-// Read next: syscall.go (the decision table of the seccomp filter).
+// Read next: syscall.go (the decision table of the seccomp filter), event.go (files, ports and calls as tests and
+// explanations ask about them).
 package query
+
+import "errors"
+
+// ErrNoCall is wrapped by the error about a system call that an architecture does not have.
+var ErrNoCall = errors.New("no such system call")

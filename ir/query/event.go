@@ -1,0 +1,204 @@
+package query
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Ruling is the answer to an event: whether it may happen, why in words, and the rule that decided or, for a denial
+// that no rule made, the rule that came closest.
+type Ruling struct {
+	Allowed bool
+	Reason  string
+	Rule    string // the rule as goldens write it; "" if none decided
+	Origin  ir.OriginRef
+}
+
+// Event answers what a test or an explanation asks about, on one architecture. The error says that the event itself
+// makes no sense, such as a system call that the architecture does not have.
+func Event(p *ir.Program, arch abi.Arch, t *ir.Test) (Ruling, error) {
+	f, ok := p.Filter(arch)
+	if !ok {
+		return Ruling{}, fmt.Errorf("the program has no filter for %s", arch)
+	}
+	switch t.Kind {
+	case ir.TestOpen:
+		return open(p, f, t)
+	case ir.TestConnect:
+		return socketEvent(p, f, t.Target, abi.NetConnectTCP, "connect")
+	case ir.TestBind:
+		return socketEvent(p, f, t.Target, abi.NetBindTCP, "bind", "listen")
+	case ir.TestSyscall:
+		return call(f, t)
+	}
+	return Ruling{}, fmt.Errorf("event kind %d is unknown", t.Kind)
+}
+
+var openRights = map[string]struct {
+	right uint64
+	call  string
+}{
+	"read":    {abi.FSReadFile, "openat"},
+	"write":   {abi.FSWriteFile, "openat"},
+	"execute": {abi.FSExecute, "execve"},
+}
+
+func open(p *ir.Program, f *ir.ArchFilter, t *ir.Test) (Ruling, error) {
+	want, ok := openRights[t.For]
+	if !ok {
+		return Ruling{}, fmt.Errorf("open for %q, want read, write or execute", t.For)
+	}
+	if r, refused := refusedCall(f, want.call); refused {
+		return r, nil
+	}
+	return Path(&p.Landlock, t.Target, want.right), nil
+}
+
+// Path decides whether all rights in want are granted for a path. It compares text: path and the rules' paths must
+// both be resolved, or both be as the policy wrote them.
+func Path(l *ir.Landlock, path string, want uint64) Ruling {
+	if want &= l.Handled.FS; want == 0 {
+		return Ruling{Allowed: true, Reason: "not restricted"}
+	}
+	var got uint64
+	decides, closest := -1, -1
+	for i := range l.Paths {
+		r := &l.Paths[i]
+		if !covers(r, path) {
+			continue
+		}
+		got |= r.Access
+		if closest < 0 || len(r.Path) > len(l.Paths[closest].Path) {
+			closest = i
+		}
+		if r.Access&want != 0 && (decides < 0 || len(r.Path) > len(l.Paths[decides].Path)) {
+			decides = i
+		}
+	}
+	if want&^got == 0 {
+		r := &l.Paths[decides]
+		return Ruling{true, "granted", r.Describe(l), r.Origin}
+	}
+	reason := "no rule grants " + strings.Join(abi.FSRightNames(want&^got), ",") + " here"
+	if closest < 0 {
+		return Ruling{Reason: reason}
+	}
+	r := &l.Paths[closest]
+	return Ruling{false, reason + "; closest is " + r.Describe(l), r.Describe(l), r.Origin}
+}
+
+// covers tells whether a rule speaks of a path.
+func covers(r *ir.PathRule, path string) bool {
+	if r.Kind == ir.PathNumbered {
+		digits, ok := strings.CutPrefix(path, r.Path)
+		return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+	}
+	return path == r.Path || r.Path == "/" || strings.HasPrefix(path, r.Path+"/")
+}
+
+// Arguments of socket (linux/socket.h, linux/net.h).
+const (
+	afInet, afInet6       = 2, 10
+	sockStream, sockDgram = 1, 2
+)
+
+// socketEvent decides about an address: whether a socket can be made, whether the calls on it can be made, and what
+// Landlock says of the port.
+func socketEvent(p *ir.Program, f *ir.ArchFilter, target string, right uint64, calls ...string) (Ruling, error) {
+	proto, host, port, err := splitAddress(target)
+	if err != nil {
+		return Ruling{}, err
+	}
+	family, kind := uint64(afInet), uint64(sockStream)
+	if strings.Contains(host, ":") {
+		family = afInet6
+	}
+	if proto == "udp" {
+		kind = sockDgram
+	}
+	made, err := call(f, &ir.Test{Target: "socket", Args: []uint64{family, kind, 0}})
+	if err != nil || !made.Allowed {
+		return made, err
+	}
+	for _, name := range calls {
+		if r, refused := refusedCall(f, name); refused {
+			return r, nil
+		}
+	}
+	if proto == "udp" {
+		return Ruling{Reason: "no rule decides about datagrams"}, nil
+	}
+	return Port(&p.Landlock, port, right), nil
+}
+
+// Port decides whether a TCP port may be bound or connected to.
+func Port(l *ir.Landlock, port uint16, right uint64) Ruling {
+	if l.Handled.Net&right == 0 {
+		return Ruling{Allowed: true, Reason: "not restricted: every TCP port"}
+	}
+	for i := range l.Ports {
+		if r := &l.Ports[i]; r.Access&right != 0 && r.Param == "" && r.Port == port {
+			return Ruling{true, "granted", r.Describe(right), r.Origin}
+		}
+	}
+	return Ruling{Reason: "no rule grants TCP port " + strconv.Itoa(int(port))}
+}
+
+// splitAddress takes "tcp 127.0.0.1:80".
+func splitAddress(target string) (proto, host string, port uint16, err error) {
+	proto, address, ok := strings.Cut(target, " ")
+	if !ok || proto != "tcp" && proto != "udp" {
+		return "", "", 0, fmt.Errorf("address %q does not begin with tcp or udp", target)
+	}
+	colon := strings.LastIndexByte(address, ':')
+	if colon < 0 {
+		return "", "", 0, fmt.Errorf("address %q has no port", target)
+	}
+	host, text := strings.Trim(address[:colon], "[]"), address[colon+1:]
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", "", 0, fmt.Errorf("address %q: %q is not a port", target, text)
+	}
+	return proto, host, uint16(n), nil
+}
+
+// call decides about a system call with arguments; those not given are 0.
+func call(f *ir.ArchFilter, t *ir.Test) (Ruling, error) {
+	nr, ok := abi.SyscallNumber(f.Arch, t.Target)
+	if !ok {
+		return Ruling{}, fmt.Errorf("%w: %s on %s", ErrNoCall, t.Target, f.Arch)
+	}
+	var args [6]uint64
+	copy(args[:], t.Args)
+	d := Syscall(f.Table, nr, args)
+	r := Ruling{Allowed: passes(d.Action), Reason: d.Reason, Origin: d.Origin, Rule: d.Action.String()}
+	if d.Action == ir.Notify {
+		r.Reason = "decided by the supervisor: " + d.Reason
+	}
+	return r, nil
+}
+
+func passes(a ir.Action) bool { return a == ir.Allow || a == ir.Notify }
+
+// refusedCall tells whether a call fails whatever its arguments are.
+func refusedCall(f *ir.ArchFilter, name string) (Ruling, bool) {
+	nr, ok := abi.SyscallNumber(f.Arch, name)
+	if !ok {
+		return Ruling{}, false
+	}
+	d := Syscall(f.Table, nr, [6]uint64{})
+	e := &f.Table[d.Entry]
+	if passes(e.Action) {
+		return Ruling{}, false
+	}
+	for _, c := range e.Clauses {
+		if passes(c.Action) {
+			return Ruling{}, false
+		}
+	}
+	return Ruling{Reason: name + " is refused: " + e.Reason, Rule: e.Action.String(), Origin: e.Origin}, true
+}
