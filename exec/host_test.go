@@ -1,0 +1,61 @@
+package exec
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// The protection matrix: what a policy asked for, on hosts of every ABI.
+func TestHandledHere(t *testing.T) {
+	full := func(v int) ir.Rights {
+		fs, net, scoped := abi.Supported(v)
+		return ir.Rights{FS: fs, Net: net, Scoped: scoped}
+	}
+	tests := []struct {
+		name    string
+		l       ir.Landlock
+		host    int
+		want    ir.Rights
+		problem string
+	}{
+		{"all there", ir.Landlock{Handled: full(6)}, 6, full(6), ""},
+		{"newer host enforces what was asked, no more", ir.Landlock{Handled: full(6)}, 7, full(6), ""},
+		{"strict scopes on ABI 5", ir.Landlock{Handled: full(6)}, 5, full(5), "abstract_unix, signal: needs ABI 6, this kernel has ABI 5"},
+		{"degradable scopes on ABI 5", ir.Landlock{Handled: full(6), Degrade: ir.Rights{Scoped: 3}}, 5, full(5), ""},
+		{"everything degradable on ABI 1", ir.Landlock{Handled: full(6), Degrade: full(6)}, 1, full(1), ""},
+		{"newer rights than the host", ir.Landlock{Handled: full(10)}, 7, full(7), "resolve_unix, bind_udp, connect_send_udp: needs ABI 10"},
+		{"no Landlock at all", ir.Landlock{Handled: full(6), Degrade: full(6)}, 0, ir.Rights{}, "no Landlock"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			got, problems := handledHere(&tc.l, tc.host)
+			if got != tc.want {
+				t.Errorf("handled = %+v, want %+v", got, tc.want)
+			}
+			text := strings.Join(problems, "\n")
+			if (text == "") != (tc.problem == "") || !strings.Contains(text, tc.problem) {
+				t.Errorf("problems %q, want %q", text, tc.problem)
+			}
+		})
+	}
+}
+
+func TestMissingNamesThePolicyFields(t *testing.T) {
+	p := &ir.Program{Requires: []ir.Requirement{
+		{Feature: ir.FeatureLandlock, Min: 6, Fields: []string{"filesystem"}},
+		{Feature: ir.FeatureSeccompNotify, Fields: []string{"filesystem.write", "limits.processes"}},
+	}}
+	got := strings.Join(Missing(p, kernel.Host{LandlockABI: 5, SeccompFilter: true}), "\n")
+	for _, want := range []string{"landlock ABI 6, this host has ABI 5 (for filesystem)", "seccomp-notify (for filesystem.write, limits.processes)"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("missing lacks %q:\n%s", want, got)
+		}
+	}
+	if got := Missing(p, kernel.Host{LandlockABI: 6, SeccompFilter: true, SeccompNotify: true}); len(got) != 0 {
+		t.Errorf("a host with everything misses %q", got)
+	}
+}
