@@ -1,0 +1,44 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestQuantile(t *testing.T) {
+	var samples Samples
+	for i := 100; i > 0; i-- {
+		samples = append(samples, time.Duration(i))
+	}
+	for q, want := range map[float64]time.Duration{0: 1, 0.5: 51, 0.95: 96, 1: 100} {
+		if got := samples.Quantile(q); got != want {
+			t.Errorf("quantile %v = %d, want %d", q, got, want)
+		}
+	}
+	if got := (Samples{}).Quantile(0.5); got != 0 {
+		t.Errorf("quantile of nothing = %v, want 0", got)
+	}
+}
+
+func TestMarkdownShowsRatiosAndGaps(t *testing.T) {
+	r := Report{
+		Starts: []Start{
+			{Name: yardstick, Samples: Samples{2 * time.Millisecond}},
+			{Name: ourStart, Samples: Samples{3 * time.Millisecond}},
+		},
+		Calls: []Call{{Name: "getppid", Bare: 100, Inside: 104, Target: "≤ 1.05 ×"}},
+		Gaps:  []string{"firejail (not found)"},
+	}
+	var text strings.Builder
+	r.markdown(&text)
+	for _, want := range []string{
+		"| sandlock-exec | 3.00 | 3.00 | 1.00 | 1.50 × | 1 | ≤ 1.45 ×",
+		"| firejail (not found) | not measured |",
+		"| getppid | 100.0 | 104.0 | 1.040 × | ≤ 1.05 × |",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+}

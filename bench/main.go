@@ -1,0 +1,57 @@
+// Command bench measures what a sandbox costs: starting one, calls inside it, compiling a policy, size and memory.
+//
+// In: the repository it runs in, and the peers that peers.sh installed. Out: a Markdown table on standard output and
+// the samples as JSON in bench/out. It builds what it measures, runs the contenders in turn (A B C A B C …) so that
+// whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
+// the numbers; it never fails because of one, since no shared machine can be asked for a time.
+//
+// Read next: contenders.go (what is compared), start.go, calls.go, footprint.go, report.go.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	runs := flag.Int("runs", 200, "rounds of the start-up comparison")
+	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
+	flag.Parse()
+	if err := bench(*runs, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(runs int, out string) error {
+	out, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	w := workshop{out: out}
+	if err := w.build(); err != nil {
+		return err
+	}
+	report := Report{Host: host(), Runs: runs}
+
+	progress("start-up: %d rounds", runs)
+	contenders, gaps := w.contenders()
+	report.Gaps = gaps
+	if report.Starts, err = measureStarts(contenders, runs); err != nil {
+		return err
+	}
+	progress("system calls")
+	if report.Calls, err = w.measureCalls(); err != nil {
+		return err
+	}
+	progress("compiler, size and memory")
+	if report.Single, err = w.measureFootprint(); err != nil {
+		return err
+	}
+	report.markdown(os.Stdout)
+	return report.save(filepath.Join(out, "samples.json"))
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

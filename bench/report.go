@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Report is one run of the benchmark.
+type Report struct {
+	Host   string
+	Runs   int
+	Starts []Start
+	Calls  []Call
+	Single []Single
+	Gaps   []string // contenders that could not be run
+}
+
+// Samples are durations of the same thing.
+type Samples []time.Duration
+
+// Quantile is the nearest-rank quantile; 0 without samples.
+func (s Samples) Quantile(q float64) time.Duration {
+	if len(s) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func median(values []float64) float64 {
+	return slices.Sorted(slices.Values(values))[len(values)/2]
+}
+
+func (r *Report) markdown(w io.Writer) {
+	fmt.Fprintf(w, "%s, %d rounds\n\n", r.Host, r.Runs)
+	fmt.Fprintf(w, "| start `%s` | p50 ms | p95 ms | p95 / p50 | ratio to %s | runs | target |\n", command, yardstick)
+	fmt.Fprintln(w, "|---|---:|---:|---:|---:|---:|---|")
+	base := r.p50(yardstick)
+	for _, s := range r.Starts {
+		p50, p95 := s.Samples.Quantile(0.5), s.Samples.Quantile(0.95)
+		fmt.Fprintf(w, "| %s | %.2f | %.2f | %.2f | %.2f × | %d | %s |\n", s.Name, inMillis(p50), inMillis(p95),
+			ratio(p95, p50), ratio(p50, base), len(s.Samples), r.startTarget(s.Name))
+	}
+	for _, gap := range r.Gaps {
+		fmt.Fprintf(w, "| %s | not measured | | | | | |\n", gap)
+	}
+	fmt.Fprintf(w, "\n| system call | bare ns | inside ns | ratio | target |\n|---|---:|---:|---:|---|\n")
+	for _, c := range r.Calls {
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.3f × | %s |\n", c.Name, c.Bare, c.Inside, c.Inside/c.Bare, c.Target)
+	}
+	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
+	for _, s := range r.Single {
+		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)
+	}
+}
+
+func (r *Report) p50(name string) time.Duration {
+	i := slices.IndexFunc(r.Starts, func(s Start) bool { return s.Name == name })
+	if i < 0 {
+		return 0
+	}
+	return r.Starts[i].Samples.Quantile(0.5)
+}
+
+func (r *Report) startTarget(name string) string {
+	if name == ourStart {
+		return "≤ 1.45 ×, p95 ≤ 2 × p50, faster than every peer"
+	}
+	return ""
+}
+
+func (r *Report) save(path string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+func host() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return runtime.GOARCH
+	}
+	return fmt.Sprintf("Linux %s %s, %d CPUs, %s", unix.ByteSliceToString(name.Release[:]), runtime.GOARCH,
+		runtime.NumCPU(), strings.TrimPrefix(runtime.Version(), "go"))
+}
+
+func inMillis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", inMillis(d)) }
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+
+func ratio(a, b time.Duration) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
