@@ -8,8 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const protocolMPTCP = 262
-
 // socketCommands try every way to reach the network. ADDRESS is ip:port.
 var socketCommands = []command{
 	{"socket", "DOMAIN TYPE PROTOCOL", 3, func(args []string) outcome {

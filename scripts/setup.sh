@@ -1,0 +1,42 @@
+#!/bin/bash
+# Installs what building and testing need and what is missing here. It touches nothing that is there already.
+set -eu
+
+want_go="1.26"
+
+fail() {
+	echo "setup: $*" >&2
+	exit 1
+}
+
+command -v go >/dev/null || fail "Go $want_go or later is needed: https://go.dev/dl/"
+have_go=$(go env GOVERSION)
+have_go=${have_go#go}
+[ "$(printf '%s\n%s\n' "$want_go" "$have_go" | sort -V | head -n 1)" = "$want_go" ] ||
+	fail "Go $want_go or later is needed, this is $have_go"
+
+# What tests run inside a sandbox, or compare with. A test skips, and says so, where one of them cannot be had.
+packages=()
+need() { # COMMAND PACKAGE
+	[ -x "$1" ] || command -v "$1" >/dev/null || packages+=("$2")
+}
+need /usr/bin/python3 python3
+need gcc gcc
+need make make
+need node nodejs
+need strace strace
+need ssh-keygen openssh-client
+
+if [ ${#packages[@]} -gt 0 ]; then
+	echo "setup: installing ${packages[*]}"
+	as_root=()
+	[ "$(id -u)" = 0 ] || as_root=(sudo -n)
+	if ! command -v apt-get >/dev/null ||
+		! "${as_root[@]}" apt-get update -q ||
+		! "${as_root[@]}" apt-get install -y -q --no-install-recommends "${packages[@]}"; then
+		echo "setup: could not install ${packages[*]}; tests that need them will be skipped" >&2
+	fi
+fi
+
+cd "$(dirname "$0")/.."
+go mod download
