@@ -1,51 +1,57 @@
 package exec
 
 import (
-	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
+
+// What is reachable is decided by ir/query, as everywhere; this file only hands it the ruleset as bound for this run:
+// paths resolved to where their descriptors led, ports with their parameters' values.
 
 // grants asks whether a real path is granted all rights in want, and names the rule that comes closest if not.
 func (s *sandbox) grants(path string, want uint64) (ok bool, closestRule, closestOrigin string) {
-	var got uint64
-	for _, g := range s.granted {
-		if beneath(path, g.Real) {
-			got |= g.Access
-		}
-	}
-	return want&^got == 0, "", ""
+	r := query.Path(&s.reach, path, want)
+	return r.Allowed, s.describe(r), where(s.program, r.Origin)
 }
 
-// resolveGrants completes the list of granted paths for an explanation after the fact; a start that needs no
-// explanations resolves write grants only.
+// describe names a ruling's rule: by its policy path where the artifact still knows that, else as goldens write it.
+func (s *sandbox) describe(r query.Ruling) string {
+	if path := rulePath(s.program, r.Origin); path != "" {
+		return path
+	}
+	return r.Rule
+}
+
+// mayConnect and mayBind ask the same of TCP ports.
+func (s *sandbox) mayConnect(port uint16) bool {
+	return query.Port(&s.reach, port, abi.NetConnectTCP).Allowed
+}
+
+func (s *sandbox) mayBind(port uint16) bool {
+	return query.Port(&s.reach, port, abi.NetBindTCP).Allowed
+}
+
+// resolveGrants completes the reach for an explanation after the fact; a start that needs no explanations resolves
+// write grants only.
 func (s *sandbox) resolveGrants() {
 	if s.needsRealPaths {
 		return
 	}
-	s.granted = nil
+	s.reach.Paths = nil
 	for _, r := range s.program.Landlock.Paths {
 		path, err := ir.ExpandPath(r.Path, s.bound.lookup)
 		if err != nil {
 			continue
 		}
 		if real, err := filepath.EvalSymlinks(path); err == nil {
-			s.granted = append(s.granted, grantedPath{real, r.Access, r.Origin})
+			r.Path = real
+			s.reach.Paths = append(s.reach.Paths, r)
 		}
 	}
-}
-
-// mayConnect and mayBind ask the same of TCP ports.
-func (s *sandbox) mayConnect(port uint16) bool {
-	return s.program.Landlock.Handled.Net&abi.NetConnectTCP == 0 || slices.Contains(s.connectPorts, port)
-}
-
-func (s *sandbox) mayBind(port uint16) bool {
-	return s.program.Landlock.Handled.Net&abi.NetBindTCP == 0 || slices.Contains(s.bindPorts, port)
 }
 
 // ruleName names the place of a rule: policy path and position.
@@ -59,7 +65,7 @@ func (s *sandbox) ruleName(ref ir.OriginRef) string {
 
 // notGranted is the hint for a path that the policy does not grant.
 func notGranted(path, right, rule, origin string) string {
-	hint := fmt.Sprintf("the policy does not grant %s on %s", right, path)
+	hint := "the policy does not grant " + right + " on " + path
 	if rule != "" {
 		hint += "; closest is " + rule
 	}

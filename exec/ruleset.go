@@ -30,16 +30,10 @@ func (r *rulesets) close() {
 	}
 }
 
-// grantedPath is a path rule as bound for this run: Real is where the rule's descriptor led.
-type grantedPath struct {
-	Real   string
-	Access uint64
-	Origin ir.OriginRef
-}
-
 // confinement builds the rulesets. All missing paths are reported at once.
 func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 	rs := &rulesets{}
+	s.reach = ir.Landlock{Handled: handled}
 	var err error
 	if rs.command, err = kernel.NewRuleset(handled.FS, handled.Net, handled.Scoped); err != nil {
 		return rs, []string{err.Error()}
@@ -108,7 +102,7 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 		if err := s.acceptable(r, path, real, access); err != nil {
 			return s.ruleError(r.Origin, err)
 		}
-		s.granted = append(s.granted, grantedPath{real, access, r.Origin})
+		s.reach.Paths = append(s.reach.Paths, ir.PathRule{Path: real, Access: access, Kind: ir.PathRequired, Origin: r.Origin})
 	}
 	if err := rs.command.AllowPath(fd, access); err != nil {
 		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
@@ -157,12 +151,7 @@ func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) err
 		}
 		port = uint16(n)
 	}
-	if r.Access&abi.NetBindTCP != 0 {
-		s.bindPorts = append(s.bindPorts, port)
-	}
-	if r.Access&abi.NetConnectTCP != 0 {
-		s.connectPorts = append(s.connectPorts, port)
-	}
+	s.reach.Ports = append(s.reach.Ports, ir.PortRule{Access: access, Port: port, Origin: r.Origin})
 	for _, set := range []*kernel.Ruleset{rs.command, rs.own} {
 		if set == nil {
 			continue

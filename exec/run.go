@@ -26,10 +26,8 @@ type sandbox struct {
 	arch    abi.Arch
 
 	bound          *binding
-	needsRealPaths bool          // some handler asks what is granted; otherwise only write grants are resolved
-	granted        []grantedPath // in the order of the program's rules
-	bindPorts      []uint16
-	connectPorts   []uint16
+	needsRealPaths bool        // everything granted is asked for; otherwise only write grants are resolved
+	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 }
 
 // supervised reports whether a supervisor stays around the command.

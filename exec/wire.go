@@ -59,7 +59,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (
 		w.list = append(w.list, metadata.New(s.arch, s.grants, j))
 	}
 	if s.notifies("listen") {
-		w.list = append(w.list, listen.New(s.arch, s.bindPorts, j))
+		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
 	}
 	// A handler may know calls that this filter settles by itself.
 	for i, h := range w.list {

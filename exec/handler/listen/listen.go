@@ -6,8 +6,6 @@
 package listen
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -17,17 +15,15 @@ import (
 
 // Handler is the listen gate of one sandbox.
 type Handler struct {
-	ports   []uint16 // sorted; 0 allows an ephemeral port
+	mayBind func(port uint16) bool
 	call    abi.Sysno
 	journal supervise.Journal
 }
 
-// New makes the gate for the ports that may be bound.
-func New(arch abi.Arch, ports []uint16, j supervise.Journal) *Handler {
+// New makes the gate. mayBind says whether a port may be bound; port 0 stands for an ephemeral one.
+func New(arch abi.Arch, mayBind func(port uint16) bool, j supervise.Journal) *Handler {
 	nr, _ := abi.SyscallNumber(arch, "listen")
-	ports = slices.Clone(ports)
-	slices.Sort(ports)
-	return &Handler{ports: ports, call: nr, journal: j}
+	return &Handler{mayBind: mayBind, call: nr, journal: j}
 }
 
 // Name is the concern.
@@ -77,10 +73,7 @@ func (h *Handler) allowed(fd int) bool {
 		return true
 	}
 	// A bound port was checked by Landlock at bind; where ephemeral ports are granted any port may be one.
-	if slices.Contains(h.ports, 0) {
-		return true
-	}
-	return port != 0 && slices.Contains(h.ports, uint16(port))
+	return h.mayBind(0) || port != 0 && h.mayBind(uint16(port))
 }
 
 func (h *Handler) deny(c *supervise.Call) supervise.Verdict {
