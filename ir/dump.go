@@ -30,6 +30,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.network()
 	d.limits()
 	d.params()
+	d.notified()
 	d.syscalls()
 	d.mechanisms()
 	d.tests()

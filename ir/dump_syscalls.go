@@ -2,9 +2,9 @@ package ir
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -16,11 +16,29 @@ const dumpWidth = 110
 
 // decision is everything that a table says of one or more system calls.
 type decision struct {
-	text   []string // the entry's line, then one line a clause
+	text   []string // one line, or for a call that is decided by its arguments one a clause and one for the rest
 	kind   ActionKind
 	gated  bool // has clauses
 	origin OriginRef
-	calls  map[abi.Arch][]string
+	calls  callSet
+}
+
+// callSet holds sorted names of system calls.
+type callSet map[abi.Arch][]string
+
+// shared returns the names that stand for all of the architectures, and own what is left for each.
+func (c callSet) shared(arches []abi.Arch) (shared []string, own callSet) {
+	own = callSet{}
+	for i, arch := range arches {
+		if i == 0 {
+			shared = slices.Clone(c[arch])
+		}
+		shared = slices.DeleteFunc(shared, func(n string) bool { return !slices.Contains(c[arch], n) })
+	}
+	for _, arch := range arches {
+		own[arch] = slices.DeleteFunc(slices.Clone(c[arch]), func(n string) bool { return slices.Contains(shared, n) })
+	}
+	return shared, own
 }
 
 // entryAt returns the entry that holds for a number.
@@ -41,7 +59,7 @@ func (p *Program) decisions() []*decision {
 			key := strings.Join(text, "\n")
 			d := byText[key]
 			if d == nil {
-				d = &decision{text: text, kind: e.Action.Kind, gated: len(e.Clauses) > 0, origin: e.Origin, calls: map[abi.Arch][]string{}}
+				d = &decision{text: text, kind: e.Action.Kind, gated: len(e.Clauses) > 0, origin: e.Origin, calls: callSet{}}
 				byText[key] = d
 			}
 			d.calls[f.Arch] = append(d.calls[f.Arch], name)
@@ -55,9 +73,23 @@ func (p *Program) decisions() []*decision {
 		all = append(all, d)
 	}
 	slices.SortFunc(all, func(a, b *decision) int {
-		return strings.Compare(strings.Join(a.text, "\n"), strings.Join(b.text, "\n"))
+		return strings.Compare(a.sortKey(p.Target.Arches), b.sortKey(p.Target.Arches))
 	})
 	return all
+}
+
+// sortKey orders plain decisions by what they say, and those by argument by the call that they are about.
+func (d *decision) sortKey(arches []abi.Arch) string {
+	text := strings.Join(d.text, "\n")
+	if !d.gated {
+		return text
+	}
+	for _, arch := range arches {
+		if names := d.calls[arch]; len(names) > 0 {
+			return names[0] + "\n" + text
+		}
+	}
+	return text
 }
 
 // callCounts are the numbers of system calls by outcome.
@@ -66,7 +98,7 @@ type callCounts struct{ allowed, gated, notified, denied int }
 func (f *ArchFilter) callCounts() (c callCounts) {
 	for _, call := range abi.Syscalls(f.Arch) {
 		e := f.entryAt(call.Nr)
-		notifies := e.Action.Kind == ActNotify || slices.ContainsFunc(e.Clauses, func(c Clause) bool { return c.Action.Kind == ActNotify })
+		_, notifies := e.notifies()
 		switch {
 		case notifies:
 			c.notified++
@@ -96,22 +128,62 @@ func (d *dumper) syscallTotals() {
 	d.rows(rows)
 }
 
+// notified writes which calls wait for the supervisor, and what for: the price of the policy's features.
+func (d *dumper) notified() {
+	sets := map[string]callSet{}
+	for i := range d.p.Seccomp.Filters {
+		f := &d.p.Seccomp.Filters[i]
+		for _, call := range abi.Syscalls(f.Arch) {
+			if reason, ok := f.entryAt(call.Nr).notifies(); ok {
+				if sets[reason] == nil {
+					sets[reason] = callSet{}
+				}
+				sets[reason][f.Arch] = append(sets[reason][f.Arch], call.Name)
+			}
+		}
+	}
+	if len(sets) == 0 {
+		d.section("notified  no call: nothing waits for a supervisor")
+		return
+	}
+	d.section("notified  the supervisor answers these calls")
+	for _, reason := range slices.Sorted(maps.Keys(sets)) {
+		for arch := range sets[reason] {
+			slices.Sort(sets[reason][arch])
+		}
+		d.b.WriteString("  " + reason + "\n")
+		d.callSet(sets[reason])
+	}
+}
+
+// notifies tells whether an entry can notify, and why.
+func (e *SyscallEntry) notifies() (reason string, ok bool) {
+	for _, c := range e.Clauses {
+		if c.Action.Kind == ActNotify {
+			return c.Reason, true
+		}
+	}
+	return e.Reason, e.Action.Kind == ActNotify
+}
+
 func (d *dumper) syscalls() {
-	d.section("system calls  those not named here are allowed; arguments are compared on 32 bits where no width is given")
+	d.section("system calls  those not named are allowed; arguments are compared on 32 bits where no width is given")
 	if d.p.Seccomp.LogDenied {
 		d.b.WriteString("  refused calls are logged by the kernel\n")
 	}
 	all := d.p.decisions()
-	for _, kind := range []ActionKind{ActNotify, ActErrno, ActKill} {
+	for _, kind := range []ActionKind{ActAllow, ActErrno, ActKill} {
 		for _, dec := range all {
-			if dec.kind == kind && !dec.gated {
-				d.group(dec)
+			plain := dec.kind == ActAllow && dec.text[0] == actionText(Allow) // allowed without a word
+			if dec.kind == kind && !dec.gated && !plain {
+				d.line(dec.text[0], dec.origin)
+				d.callSet(dec.calls)
 			}
 		}
 	}
 	for _, dec := range all {
 		if dec.gated {
-			d.group(dec)
+			d.gated(dec)
 		}
 	}
 	d.unnamed()
@@ -120,31 +192,34 @@ func (d *dumper) syscalls() {
 	}
 }
 
-// group writes one decision and the calls that it is about: first those that it covers on every architecture.
-func (d *dumper) group(dec *decision) {
-	head := "  " + dec.text[0]
-	if at := d.origin(dec.origin); at != "" {
-		head += "  <- " + at
+func (d *dumper) line(text string, ref OriginRef) {
+	if at := d.origin(ref); at != "" {
+		text += "  <- " + at
 	}
-	d.b.WriteString(head + "\n")
-	for _, line := range dec.text[1:] {
+	d.b.WriteString("  " + text + "\n")
+}
+
+// gated writes calls that are decided by their arguments.
+func (d *dumper) gated(dec *decision) {
+	shared, own := dec.calls.shared(d.p.Target.Arches)
+	names := slices.Clone(shared)
+	for _, arch := range d.p.Target.Arches {
+		for _, n := range own[arch] {
+			names = append(names, n+" ("+arch.String()+" only)")
+		}
+	}
+	d.line(strings.Join(names, ", "), dec.origin)
+	for _, line := range dec.text {
 		d.b.WriteString("      " + line + "\n")
 	}
-	if dec.gated {
-		return // its first line names the call
-	}
-	var shared []string
-	for i, arch := range d.p.Target.Arches {
-		names := dec.calls[arch]
-		if i == 0 {
-			shared = slices.Clone(names)
-		}
-		shared = slices.DeleteFunc(shared, func(n string) bool { return !slices.Contains(names, n) })
-	}
+}
+
+// callSet writes the names of system calls, first those that stand for every architecture.
+func (d *dumper) callSet(calls callSet) {
+	shared, own := calls.shared(d.p.Target.Arches)
 	d.names("", shared)
 	for _, arch := range d.p.Target.Arches {
-		own := slices.DeleteFunc(slices.Clone(dec.calls[arch]), func(n string) bool { return slices.Contains(shared, n) })
-		d.names(arch.String()+" only: ", own)
+		d.names(arch.String()+" only: ", own[arch])
 	}
 }
 
@@ -207,133 +282,6 @@ func (d *dumper) filterCounts(f *ArchFilter) {
 		fmt.Fprintf(&d.b, "; observing %s with %s", count(len(f.ObserveCalls), "call"), count(len(f.Observe)/bpf.InsnSize, "instruction"))
 	}
 	d.b.WriteByte('\n')
-}
-
-// describe returns the lines that say what an entry decides. A gated entry names the call, since its arguments mean
-// something for that call only.
-func (e *SyscallEntry) describe(name string) []string {
-	if len(e.Clauses) == 0 {
-		return []string{actionText(e.Action) + because(e.Reason)}
-	}
-	lines := []string{name}
-	for _, c := range foldClauses(e.Clauses) {
-		lines = append(lines, actionText(c.action)+" if "+c.conds(name)+because(c.reason))
-	}
-	return append(lines, actionText(e.Action)+" otherwise"+because(e.Reason))
-}
-
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return "  # " + reason
-}
-
-func actionText(a Action) string {
-	switch a.Kind {
-	case ActAllow:
-		return "allow"
-	case ActNotify:
-		return "notify"
-	case ActKill:
-		return "kill"
-	case ActErrno:
-		if name, ok := abi.ErrnoName(abi.Errno(a.Errno)); ok {
-			return "deny " + name
-		}
-		return "deny errno " + strconv.Itoa(int(a.Errno))
-	}
-	return "unknown action"
-}
-
-// String returns the action as goldens write it.
-func (a Action) String() string { return actionText(a) }
-
-// folded is a run of clauses that differ in the value of their last equality only.
-type folded struct {
-	action Action
-	reason string
-	common []Cond
-	last   Cond
-	values []uint64
-}
-
-func foldClauses(clauses []Clause) []folded {
-	var out []folded
-	for _, c := range clauses {
-		n := len(c.Conds) - 1
-		next := folded{action: c.Action, reason: c.Reason, common: c.Conds[:n], last: c.Conds[n], values: []uint64{c.Conds[n].Value}}
-		if len(out) > 0 && out[len(out)-1].takes(next) {
-			out[len(out)-1].values = append(out[len(out)-1].values, next.values...)
-			continue
-		}
-		out = append(out, next)
-	}
-	return out
-}
-
-func (f *folded) takes(next folded) bool {
-	return f.action == next.action && f.reason == next.reason && slices.Equal(f.common, next.common) &&
-		f.last.Op == OpEq && next.last.Op == OpEq && f.last.Arg == next.last.Arg && f.last.Mask == next.last.Mask
-}
-
-func (f *folded) conds(call string) string {
-	var parts []string
-	for _, c := range f.common {
-		parts = append(parts, c.text(call))
-	}
-	if len(f.values) == 1 {
-		return strings.Join(append(parts, f.last.text(call)), " and ")
-	}
-	var values []string
-	for _, v := range f.values {
-		values = append(values, valueText(call, f.last.Arg, v))
-	}
-	list := f.last.operand(call) + " in {" + strings.Join(values, ", ") + "}"
-	return strings.Join(append(parts, list), " and ")
-}
-
-var opText = map[Op]string{OpEq: "==", OpNe: "!=", OpLt: "<", OpLe: "<=", OpGt: ">", OpGe: ">="}
-
-// text returns the condition with the names that the call's manual page uses.
-func (c *Cond) text(call string) string {
-	if c.Op == OpSet {
-		return c.operand(call) + " has any of " + flagsText(call, c.Arg, c.Value)
-	}
-	return c.operand(call) + " " + opText[c.Op] + " " + valueText(call, c.Arg, c.Value)
-}
-
-// operand is the argument, with the mask where it is neither 32 nor 64 bits.
-func (c *Cond) operand(call string) string {
-	name := argName(call, c.Arg)
-	switch c.Mask {
-	case 0xffffffff:
-		return name
-	case ^uint64(0):
-		return "(64 bits) " + name
-	}
-	return name + "&" + number(c.Mask)
-}
-
-func flagsText(call string, arg uint8, mask uint64) string {
-	var names []string
-	eachBit(mask, func(bit uint64) {
-		if name, ok := valueName(call, arg, bit); ok {
-			names = append(names, name)
-			mask &^= bit
-		}
-	})
-	if mask != 0 {
-		names = append(names, number(mask))
-	}
-	return strings.Join(names, "|")
-}
-
-func valueText(call string, arg uint8, v uint64) string {
-	if name, ok := valueName(call, arg, v); ok {
-		return name
-	}
-	return number(v)
 }
 
 func (d *dumper) bpf() {

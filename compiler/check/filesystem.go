@@ -6,6 +6,7 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
@@ -35,6 +36,9 @@ func checkPaths(c *checker) {
 	pathOf := func(r policy.PathRule) string { return r.Path.V }
 	for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write, fs.Deny} {
 		repeated(l, pathOf, func(again, first policy.Val[policy.PathRule]) {
+			if again.Origin.Kind == ir.OriginPreset && first.Origin.Kind == ir.OriginPreset {
+				return // presets overlap, and nobody can help it
+			}
 			c.add(diag.At(again.Origin, "duplicate", "%s is listed twice", again.V.Path.V).AsWarning().WithNote(first.Origin.Place, "first at"))
 		})
 	}
