@@ -11,6 +11,16 @@
 // mistakes; 64 when the command line has; 70 when sandlock-compile itself does.
 package main
 
-import "os"
+import (
+	"os"
+	"runtime/debug"
+)
+
+// A compilation is over before a collection would pay: without one it takes a third less time. The limit keeps a
+// hostile policy from using all memory.
+func init() {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(512 << 20)
+}
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
