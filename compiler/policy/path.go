@@ -129,3 +129,23 @@ func ParseMount(s string) (target, source, mode string, err error) {
 	}
 	return target, source, mode, nil
 }
+
+// maxNameBytes is the longest host name (linux/utsname.h, __NEW_UTS_LEN).
+const maxNameBytes = 64
+
+// CheckName checks the name of a policy.
+func CheckName(s string) error {
+	if err := CheckText(s); err != nil {
+		return err
+	}
+	if s == "" || len(s) > maxNameBytes {
+		return grammarErrorf("name", "", "name %q has %d bytes, 1 to %d are allowed", s, len(s), maxNameBytes)
+	}
+	if s == "." || s == ".." || strings.Contains(s, "/") {
+		return grammarErrorf("name", "", `name %q is "." or ".." or contains "/"`, s)
+	}
+	return nil
+}
+
+// ParseName is [CheckName] as a parser.
+func ParseName(s string) (string, error) { return s, CheckName(s) }
