@@ -92,34 +92,30 @@ func TestLongJumps(t *testing.T) {
 		}
 		return c
 	}
+	var equals []ir.Clause
+	for i := range 130 {
+		equals = append(equals, ir.Clause{
+			Conds:  []ir.Cond{{Arg: uint8(i % 6), Op: ir.OpEq, Mask: math.MaxUint64, Value: uint64(i) << 32}},
+			Action: ir.Errno(abi.Errno(i + 1)),
+		})
+	}
+	tables := map[string][]ir.SyscallEntry{
+		"clauses": oneCall(equals...),
+		"both":    oneCall(clause(130, 1), clause(140, 1000)),
+	}
 	for n := 122; n < 130; n++ { // two instructions a condition
-		for name, table := range map[string][]ir.SyscallEntry{
-			"conditions": oneCall(clause(n, 1)),
-			"two":        oneCall(clause(n, 1), clause(n+7, 1000)),
-			"clauses": oneCall(func() (all []ir.Clause) {
-				for i := range n {
-					all = append(all, ir.Clause{
-						Conds:  []ir.Cond{{Arg: uint8(i % 6), Op: ir.OpEq, Mask: math.MaxUint64, Value: uint64(i) << 32}},
-						Action: ir.Errno(abi.Errno(i + 1)),
-					})
-				}
-				return all
-			}()...),
-		} {
-			prog, err := seccomp.Assemble(abi.AMD64, table, []uint32{0, 1, 7})
-			if err != nil {
-				t.Fatalf("%s, %d: %v", name, n, err)
-			}
-			var r recorder
-			if name == "clauses" {
-				seccomptest.Prove(&r, abi.AMD64, table, prog)
-			} else {
-				seccomptest.ProveDecisions(&r, abi.AMD64, table, prog)
-			}
-			if r > 0 {
-				insns, _ := bpf.Decode(prog)
-				t.Fatalf("%s, %d: %d failures:\n%s", name, n, r, bpf.Disassemble(insns, abi.AMD64))
-			}
+		tables[fmt.Sprint(n, " conditions")] = oneCall(clause(n, 1))
+	}
+	for name, table := range tables {
+		prog, err := seccomp.Assemble(abi.AMD64, table, []uint32{0, 1, 7})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var r recorder
+		seccomptest.ProveDecisions(&r, abi.AMD64, table, prog)
+		if r > 0 {
+			insns, _ := bpf.Decode(prog)
+			t.Errorf("%s: %d failures:\n%s", name, r, bpf.Disassemble(insns, abi.AMD64))
 		}
 	}
 }

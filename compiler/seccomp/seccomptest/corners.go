@@ -8,13 +8,16 @@ import (
 	"github.com/sandlock-go/sandlock/ir/query"
 )
 
-// maxCombinations bounds the argument tuples tried for one number. Up to it, all combinations of the corners are
-// tried; beyond, those that decide clauses, and a fixed pseudo-random sample.
-const maxCombinations = 20000
+// Bounds on the argument tuples tried for one number. Up to the bound, all combinations of the corners are tried;
+// beyond, those that decide clauses, and a fixed pseudo-random sample.
+const (
+	thorough = 20000
+	brief    = 2000
+)
 
-// forArguments calls try with the argument tuples that matter to some clauses, or only with one for each clause, and
-// always with two that are far from everything.
-func forArguments(clauses []ir.Clause, all bool, try func([6]uint64)) {
+// forArguments calls try with up to bound argument tuples that matter to some clauses, and always with one that
+// satisfies each clause and two that are far from everything.
+func forArguments(clauses []ir.Clause, bound int, try func([6]uint64)) {
 	try([6]uint64{})
 	try([6]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)})
 	if len(clauses) == 0 {
@@ -24,18 +27,16 @@ func forArguments(clauses []ir.Clause, all bool, try func([6]uint64)) {
 	total := 1
 	for arg := range values {
 		values[arg] = corners(clauses, uint8(arg))
-		if total <= maxCombinations {
+		if total <= bound {
 			total *= len(values[arg])
 		}
 	}
-	if all && total <= maxCombinations {
+	if total <= bound {
 		product(values, [6]uint64{}, 0, try)
 		return
 	}
-	directed(clauses, values, try)
-	if all {
-		sample(values, try)
-	}
+	directed(clauses, values, bound > 0, try)
+	sample(values, bound, try)
 }
 
 // corners returns the values of one argument at which a condition can change its mind: at, below and above its value,
@@ -81,15 +82,20 @@ func product(values [6][]uint64, args [6]uint64, from int, try func([6]uint64)) 
 	}
 }
 
-// directed tries, for each clause, a tuple that satisfies it, and all that differ from that in one argument.
-func directed(clauses []ir.Clause, values [6][]uint64, try func([6]uint64)) {
+// directed tries, for each clause, a tuple that satisfies it, and if asked those that differ from that in one argument
+// by a corner of the clause.
+func directed(clauses []ir.Clause, values [6][]uint64, neighbours bool, try func([6]uint64)) {
 	for _, clause := range clauses {
 		base, ok := satisfy(clause, values)
 		if !ok {
 			continue
 		}
+		try(base)
+		if !neighbours {
+			continue
+		}
 		for arg := range base {
-			for _, v := range values[arg] {
+			for _, v := range corners([]ir.Clause{clause}, uint8(arg)) {
 				args := base
 				args[arg] = v
 				try(args)
@@ -114,9 +120,9 @@ func satisfy(clause ir.Clause, values [6][]uint64) (args [6]uint64, ok bool) {
 }
 
 // sample tries combinations chosen by a fixed linear congruential sequence, so that a failure repeats.
-func sample(values [6][]uint64, try func([6]uint64)) {
+func sample(values [6][]uint64, tuples int, try func([6]uint64)) {
 	state := uint64(1)
-	for range maxCombinations {
+	for range tuples {
 		var args [6]uint64
 		for arg := range args {
 			state = state*6364136223846793005 + 1442695040888963407

@@ -32,17 +32,19 @@ const maxFailures = 10
 func Prove(t TB, arch abi.Arch, table []ir.SyscallEntry, prog []byte) {
 	t.Helper()
 	if p := newProof(t, arch, table, prog); p != nil {
+		p.bound = thorough
 		p.decisions()
 		p.foreign()
 		p.coverage()
 	}
 }
 
-// ProveDecisions is [Prove] without the demand that every instruction is reached. Random tables need it: a clause can
-// contradict itself or the ones before it.
+// ProveDecisions is a quicker [Prove] that does not demand that every instruction is reached. It is for random tables,
+// where a clause can contradict itself or the ones before it.
 func ProveDecisions(t TB, arch abi.Arch, table []ir.SyscallEntry, prog []byte) {
 	t.Helper()
 	if p := newProof(t, arch, table, prog); p != nil {
+		p.bound = brief
 		p.decisions()
 		p.foreign()
 	}
@@ -54,6 +56,7 @@ type proof struct {
 	table    []ir.SyscallEntry
 	insns    []bpf.Insn
 	machine  *bpf.Machine
+	bound    int // argument tuples for one number
 	failures int
 }
 
@@ -88,8 +91,11 @@ func (p *proof) decisions() {
 		}
 		at := query.Syscall(p.table, nr, [6]uint64{}).Entry
 		entry := p.table[at]
-		// One number of an entry gets every combination; the others only show that they arrive there as well.
-		forArguments(entry.Clauses, !seen[at], func(args [6]uint64) { p.call(nr, args) })
+		bound := p.bound
+		if seen[at] {
+			bound = 0 // one number of an entry is enough; the others only show that they arrive there as well
+		}
+		forArguments(entry.Clauses, bound, func(args [6]uint64) { p.call(nr, args) })
 		seen[at] = true
 		// Plainly allowed calls must be decided by the kernel's allow cache, without running the program.
 		plain := len(entry.Clauses) == 0 && entry.Action == ir.Allow
