@@ -151,17 +151,15 @@ func (d *dumper) environmentTotals() string {
 	return text
 }
 
-// waivers lists the Landlock protections of the target that are not demanded.
+// waivers lists the Landlock protections that are not demanded. Ports are not among them: the lines about connect and
+// bind say that they are not restricted, which may be a waiver or a rule for every port.
 func (d *dumper) waivers() string {
 	l := &d.p.Landlock
-	fs, net, scoped := abi.Supported(int(d.p.Target.LandlockABI))
+	fs, _, scoped := abi.Supported(int(d.p.Target.LandlockABI))
 	off := slices.Concat(
 		abi.FSRightNames(fs&^l.Handled.FS),
 		abi.ScopeNames(scoped&^l.Handled.Scoped),
 	)
-	if d.p.netOff(net) {
-		off = append(off, "tcp")
-	}
 	weak := slices.Concat(abi.FSRightNames(l.Degrade.FS), abi.NetRightNames(l.Degrade.Net), abi.ScopeNames(l.Degrade.Scoped))
 	var parts []string
 	if low := belowUsual(int(d.p.Target.LandlockABI)); len(low) > 0 {
@@ -187,12 +185,6 @@ func belowUsual(floor int) []string {
 	fs, net, scoped := abi.Supported(usualLandlock)
 	lowFS, lowNet, lowScoped := abi.Supported(floor)
 	return slices.Concat(abi.FSRightNames(fs&^lowFS), abi.NetRightNames(net&^lowNet), abi.ScopeNames(scoped&^lowScoped))
-}
-
-// netOff tells whether TCP is not restricted at all although the target could.
-func (p *Program) netOff(supported uint64) bool {
-	const tcp = abi.NetBindTCP | abi.NetConnectTCP
-	return supported&tcp != 0 && p.Landlock.Handled.Net&tcp == 0
 }
 
 func (d *dumper) requires() {

@@ -47,6 +47,7 @@ func checkPaths(c *checker) {
 			if beneath(r.V.Path.V, w.V.Path.V) {
 				d := diag.At(r.Origin, "redundant", "%s can be read already: it lies beneath the write grant %s", r.V.Path.V, w.V.Path.V)
 				c.add(d.AsWarning().WithNote(w.Origin.Place, "granted at"))
+				break
 			}
 		}
 	}
@@ -67,7 +68,7 @@ func beneath(path, parent string) bool {
 }
 
 func checkAccessRules(c *checker) {
-	handled, _, _ := abi.Supported(c.Target.Landlock.V)
+	handled := ^uint64(0)
 	for _, p := range lower.Protections(&c.Protections) {
 		if p.Mode.V == "off" {
 			handled &^= p.Rights.FS

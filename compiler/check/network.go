@@ -10,7 +10,6 @@ const maxPorts = 16384
 
 func checkPorts(c *checker) {
 	n := &c.Network
-	checkBindWildcard(c)
 	total := 0
 	for _, it := range n.AllowBind.Items {
 		for _, r := range it.V.Ranges {
@@ -32,18 +31,6 @@ func checkPorts(c *checker) {
 	repeated(n.Allow, policy.NetRule.String, func(again, first policy.Val[policy.NetRule]) {
 		c.add(diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String()).AsWarning().WithNote(first.Origin.Place, "first at"))
 	})
-}
-
-func checkBindWildcard(c *checker) {
-	bind := c.Network.AllowBind
-	for i, it := range bind.Items {
-		if it.V.All && len(bind.Items) > 1 {
-			other := bind.Items[(i+1)%len(bind.Items)]
-			d := diag.At(it.Origin, "bind-wildcard", `"*" cannot be combined with other ports`)
-			c.add(d.WithNote(other.Origin.Place, "other ports at"))
-			return
-		}
-	}
 }
 
 // checkPortsEnforced refuses port rules that nothing would enforce.

@@ -14,9 +14,6 @@ import (
 func checkParams(c *checker) {
 	for _, it := range c.Params.Items {
 		p := it.V
-		if slices.Contains(ir.Builtins, p.Name) {
-			c.errorf(it.Origin, "param-builtin", "%q is built in and cannot be declared", p.Name)
-		}
 		checkDefault(c, p)
 		if isPath(p.Type.V) {
 			for _, under := range p.Under.Items {

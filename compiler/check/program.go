@@ -3,35 +3,15 @@ package check
 import (
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/policy"
-	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 func checkProgram(c *checker) {
 	p := &c.Program
-	for _, it := range p.Capabilities.Items {
-		if _, ok := abi.CapabilityByName(it.V); !ok {
-			c.unknown(it.Origin, "capability", "capability", it.V, capabilityNames())
-		}
-	}
-	repeated(p.Capabilities, func(name string) uint8 { n, _ := abi.CapabilityByName(name); return n }, func(again, first policy.Val[string]) {
-		c.add(diag.At(again.Origin, "duplicate", "capability %q is listed twice", again.V).AsWarning().WithNote(first.Origin.Place, "first at"))
-	})
 	if len(p.Args.Items) > 0 && !p.Exec.Set {
 		c.errorf(p.Args.Origin, "requires", "args are for exec, and there is none")
 	}
 	if len(p.PassEnv.Items) > 0 && !p.CleanEnv.V {
 		c.add(diag.At(p.PassEnv.Origin, "no-effect", "everything is inherited anyway").AsWarning().WithHint("write program.clean_env: true"))
-	}
-}
-
-func capabilityNames() []string {
-	var names []string
-	for n := uint8(0); ; n++ {
-		name, ok := abi.CapabilityName(n)
-		if !ok {
-			return names
-		}
-		names = append(names, name)
 	}
 }
 
