@@ -28,6 +28,7 @@ type lifetime struct {
 	own         *kernel.Ruleset
 	terminal    bool // the command has the terminal
 	refuseForks func()
+	keep        uint64 // capabilities that the command has, and this process may keep
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
@@ -43,18 +44,19 @@ var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 }
 
-// begin starts watching. It returns at once.
+// begin starts watching. It returns at once: asking the runtime for signals and for a change of all its threads takes
+// as long as a short command, and happens beside it. Until then a signal ends the executor, and with it the command.
 func (l *lifetime) begin() {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
-	go l.relay(signals)
+	go l.relay()
 	if onTerminal() {
 		go l.followStops()
 	}
 }
 
-func (l *lifetime) relay(signals <-chan os.Signal) {
-	if l.confine() != nil {
+func (l *lifetime) relay() {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+	if l.confine() != nil || kernel.DropCapabilities(l.keep) != nil {
 		l.killAll()
 	}
 	var expired <-chan time.Time

@@ -193,7 +193,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		err = kernel.HideSelf()
 	}
 	if err == nil {
-		err = kernel.DropCapabilities(plan.Capabilities)
+		err = kernel.DropThreadCapabilities(plan.Capabilities)
 	}
 	var dispatcher *supervise.Dispatcher
 	if err == nil {
@@ -206,7 +206,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
 	life := &lifetime{
 		child: child, family: family, own: rs.own, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
-		limit: s.timeLimit(), started: started, audit: s.options.Audit,
+		keep: plan.Capabilities, limit: s.timeLimit(), started: started, audit: s.options.Audit,
 	}
 	life.begin()
 	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)

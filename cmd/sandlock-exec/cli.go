@@ -59,6 +59,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	if i := slices.Index(args, "--"); i >= 0 {
 		args, s.command, s.dashes = args[:i], args[i+1:], true
 	}
+	if len(args) == 1 && s.dashes && plainArtifact(args[0]) {
+		return fail(errOut, (&runCmd{Artifact: args[0]}).Run(s))
+	}
 	var c cli
 	done := -1
 	parser, err := kong.New(&c,
@@ -80,6 +83,12 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 		err = fmt.Errorf("%w (try sandlock-exec --help)", err)
 	}
 	return fail(errOut, err)
+}
+
+// plainArtifact recognises the command line that everybody writes, `sandlock-exec p.sbx -- …`. Building the parser for
+// it would cost a start more than loading the artifact does.
+func plainArtifact(arg string) bool {
+	return strings.HasSuffix(arg, ".sbx") && !strings.HasPrefix(arg, "-")
 }
 
 func help(o kong.HelpOptions, ctx *kong.Context) error {

@@ -170,6 +170,3 @@ func DuplicateFD(tid, fd int) (int, error) {
 	defer unix.Close(pidfd)
 	return unix.PidfdGetfd(pidfd, fd, 0)
 }
-
-// DropCapabilities leaves every thread of this process with the capabilities in keep at most.
-func DropCapabilities(keep uint64) error { return dropCapabilities(keep) }

@@ -20,7 +20,17 @@ func Capabilities() (uint64, error) {
 	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
 }
 
-func dropCapabilities(keep uint64) error {
+// DropThreadCapabilities leaves the calling thread with the capabilities in keep at most.
+func DropThreadCapabilities(keep uint64) error {
+	return dropCapabilities(keep, syscall.RawSyscall)
+}
+
+// DropCapabilities leaves every thread of this process with the capabilities in keep at most. It interrupts them all.
+func DropCapabilities(keep uint64) error {
+	return dropCapabilities(keep, syscall.AllThreadsSyscall)
+}
+
+func dropCapabilities(keep uint64, call func(nr, a1, a2, a3 uintptr) (uintptr, uintptr, syscall.Errno)) error {
 	have, err := Capabilities()
 	if err != nil {
 		return err
@@ -34,9 +44,7 @@ func dropCapabilities(keep uint64) error {
 		{Effective: uint32(keep), Permitted: uint32(keep)},
 		{Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)},
 	}
-	// Capabilities belong to threads; the runtime repeats the call on each of its own.
-	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0)
-	if e != 0 {
+	if _, _, e := call(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0); e != 0 {
 		return fmt.Errorf("capset: %w", e)
 	}
 	return nil
