@@ -44,8 +44,9 @@ var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 }
 
-// begin starts watching. It returns at once: asking the runtime for signals and for a change of all its threads takes
-// as long as a short command, and happens beside it. Until then a signal ends the executor, and with it the command.
+// begin starts watching. It is called a few milliseconds after the start, and returns at once: asking the runtime for
+// signals and for a change of all its threads takes as long as a short command. A signal that comes earlier ends the
+// executor, and by its parent-death signal the command.
 func (l *lifetime) begin() {
 	go l.relay()
 	if onTerminal() {

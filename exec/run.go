@@ -208,8 +208,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		child: child, family: family, own: rs.own, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
 		keep: plan.Capabilities, limit: s.timeLimit(), started: started, audit: s.options.Audit,
 	}
-	life.begin()
-	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
+	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD, life.begin)
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}

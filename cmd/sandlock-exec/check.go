@@ -8,19 +8,25 @@ import (
 	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
-// Run prints the host's facilities and, given an artifact, what it would miss. It fails when the artifact could not
+// runCheck prints the host's facilities and, given an artifact, what it would miss. It fails when the artifact could not
 // run here.
-func (c *checkCmd) Run(s *streams) error {
+func runCheck(s *streams, args []string) error {
+	f := newFlags()
+	asJSON := f.Bool("json", false, "")
+	artifact, err := parse(s, f, args)
+	if err != nil {
+		return err
+	}
 	host := kernel.Probe()
 	var missing []string
-	if c.Artifact != "" {
-		a, err := exec.Load(c.Artifact, "")
+	if artifact != "" {
+		a, err := exec.Load(artifact, "")
 		if err != nil {
 			return err
 		}
 		missing = exec.Missing(a.Program, host)
 	}
-	if c.JSON {
+	if *asJSON {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(struct {
@@ -34,8 +40,8 @@ func (c *checkCmd) Run(s *streams) error {
 		for _, m := range missing {
 			fmt.Fprintf(s.out, "missing              %s\n", m)
 		}
-		if c.Artifact != "" && len(missing) == 0 {
-			fmt.Fprintf(s.out, "%s can run here\n", c.Artifact)
+		if artifact != "" && len(missing) == 0 {
+			fmt.Fprintf(s.out, "%s can run here\n", artifact)
 		}
 	}
 	if len(missing) > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/audit"
 )
 
-func (c *runCmd) run(s *streams) error {
+func (c *runOptions) run(s *streams) error {
 	artifact, err := c.load()
 	if err != nil {
 		return err
@@ -18,15 +19,15 @@ func (c *runCmd) run(s *streams) error {
 	o := exec.Options{
 		Artifact: artifact,
 		Command:  s.command,
-		Params:   c.Param,
+		Params:   c.params,
 		Environ:  os.Environ(),
-		Timeout:  c.Timeout,
-		Explain:  c.ExplainDenials,
+		Timeout:  c.timeout,
+		Explain:  c.explain,
 	}
-	if c.Artifact != "" {
-		o.Guarded = append(o.Guarded, realPath(c.Artifact))
+	if c.artifact != "" {
+		o.Guarded = append(o.Guarded, realPath(c.artifact))
 	}
-	if c.Audit != "" {
+	if c.audit != "" {
 		w, path, err := c.openAudit(s.err)
 		if err != nil {
 			return err
@@ -44,26 +45,48 @@ func (c *runCmd) run(s *streams) error {
 	return exitCode(result.Code)
 }
 
-func (c *runCmd) load() (*exec.Artifact, error) {
-	if c.Artifact == "" {
-		if c.AllowedSigners != "" {
-			return nil, fmt.Errorf("--allowed-signers needs an artifact: the built-in default policy carries no signature")
+func (c *runOptions) load() (*exec.Artifact, error) {
+	if c.artifact == "" {
+		if c.allowedSigners != "" {
+			return nil, errors.New("--allowed-signers needs an artifact: the built-in default policy carries no signature")
 		}
 		return exec.Default()
 	}
-	return exec.Load(c.Artifact, c.AllowedSigners)
+	signers := c.allowedSigners
+	if signers == "" {
+		signers = standingSigners()
+	}
+	return exec.Load(c.artifact, signers)
+}
+
+// standingSigners returns the configured file of allowed signers: where one exists, a signature is mandatory.
+func standingSigners() string {
+	files := []string{"/etc/sandlock/allowed_signers"}
+	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		files = append(files, filepath.Join(dir, "sandlock/allowed_signers"))
+	} else if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+		files = append(files, filepath.Join(home, ".config/sandlock/allowed_signers"))
+	}
+	for _, f := range files {
+		// What cannot be looked at counts as present, and then fails to be read; but a directory that this user may not
+		// search is not this user's configuration.
+		if _, err := os.Lstat(f); err == nil || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+			return f
+		}
+	}
+	return ""
 }
 
 // openAudit opens the audit file for appending. A new file is for its owner only: it names paths and arguments.
-func (c *runCmd) openAudit(stderr io.Writer) (w io.Writer, path string, err error) {
-	if c.Audit == "-" {
+func (c *runOptions) openAudit(stderr io.Writer) (w io.Writer, path string, err error) {
+	if c.audit == "-" {
 		return stderr, "", nil
 	}
-	f, err := os.OpenFile(c.Audit, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(c.audit, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, "", fmt.Errorf("audit file: %w", err)
 	}
-	return f, realPath(c.Audit), nil
+	return f, realPath(c.audit), nil
 }
 
 func realPath(path string) string {
@@ -77,16 +100,16 @@ func realPath(path string) string {
 }
 
 // report prints what the user should know of a run that did not go well.
-func (c *runCmd) report(w io.Writer, r exec.Result) {
+func (c *runOptions) report(w io.Writer, r exec.Result) {
 	if r.TimedOut {
 		fmt.Fprintf(w, "sandlock-exec: timeout after %v\n", r.Duration.Round(100_000_000))
 	}
-	if c.ExplainDenials {
+	if c.explain {
 		printDenials(w, r.Denied)
 		return
 	}
-	if r.Code != 0 && !r.TimedOut && !c.Quiet {
-		policy := c.Artifact
+	if r.Code != 0 && !r.TimedOut && !c.quiet {
+		policy := c.artifact
 		if policy != "" {
 			policy += " "
 		}

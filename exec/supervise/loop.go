@@ -14,17 +14,27 @@ import (
 //
 // RECV alone would be one system call less, but it cannot be told to stop, and before Linux 6.11 it does not even
 // return when the last user of the filter is gone.
-func Serve(l kernel.Listener, d *Dispatcher, done int) error {
+//
+// settled is called once, when the command has made its first notified call or has run for a few milliseconds: work
+// that the supervisor can put off until then costs a short command nothing.
+func Serve(l kernel.Listener, d *Dispatcher, done int, settled func()) error {
 	_ = l.SyncWakeUp() // speed only
 	var n kernel.Notification
 	call := Call{guest: kernelGuest{l}}
 	set := []unix.PollFd{{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(done), Events: unix.POLLIN}}
+	timeout := settleMillis
 	for {
-		if _, err := unix.Poll(set, -1); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
+		ready, err := unix.Poll(set, timeout)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("poll listener: %w", err)
+		}
+		if ready == 0 {
+			timeout = -1
+			settled()
+			continue
 		}
 		if set[1].Revents != 0 || set[0].Revents&unix.POLLIN == 0 {
 			return nil // done, whoever still asks; or POLLHUP: nobody is left to ask
@@ -33,6 +43,10 @@ func Serve(l kernel.Listener, d *Dispatcher, done int) error {
 		case err == nil:
 			call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
 			answer(l, n.ID, d.Decide(&call))
+			if timeout >= 0 {
+				timeout = -1
+				settled()
+			}
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
 			// Interrupted, or the caller was killed between the wake-up and the receive.
 		default:
@@ -40,6 +54,8 @@ func Serve(l kernel.Listener, d *Dispatcher, done int) error {
 		}
 	}
 }
+
+const settleMillis = 3
 
 // answer sends a verdict. A failure means that the caller is gone: there is nobody to tell.
 func answer(l kernel.Listener, id uint64, v Verdict) {

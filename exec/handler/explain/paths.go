@@ -3,10 +3,8 @@ package explain
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -200,21 +198,28 @@ func address(c *supervise.Call, bind bool) []want {
 		return nil
 	}
 	port := binary.BigEndian.Uint16(buf[2:])
-	var ip netip.Addr
+	var host string
 	switch binary.NativeEndian.Uint16(buf[:]) {
 	case unix.AF_INET:
-		ip = netip.AddrFrom4([4]byte(buf[4:8]))
+		host = fmt.Sprintf("%d.%d.%d.%d", buf[4], buf[5], buf[6], buf[7])
 	case unix.AF_INET6:
 		if n < 24 {
 			return nil
 		}
-		ip = netip.AddrFrom16([16]byte(buf[8:24]))
+		host = ip6(buf[8:24])
 	default:
 		return nil
 	}
-	what := fmt.Sprintf("tcp %s", netip.AddrPortFrom(ip, port))
-	if bind && ip.IsUnspecified() {
-		what = "tcp *:" + strconv.Itoa(int(port))
-	}
+	what := fmt.Sprintf("tcp %s:%d", host, port)
 	return []want{{port: &port, bind: bind, what: what}}
+}
+
+// ip6 writes an address in full. Package net/netip would write it shorter, but its initialisation starts a goroutine
+// in every executor.
+func ip6(b []byte) string {
+	var groups []string
+	for i := 0; i < 16; i += 2 {
+		groups = append(groups, fmt.Sprintf("%x", binary.BigEndian.Uint16(b[i:])))
+	}
+	return "[" + strings.Join(groups, ":") + "]"
 }
