@@ -144,16 +144,18 @@ func (c *explainCmd) Run(s *streams) error {
 	if err != nil {
 		return &codeError{codeUsage, err.Error()}
 	}
+	denied := false
 	for _, a := range ask(p, t) {
 		if a.err != nil {
 			return a.err
 		}
+		denied = denied || !a.ruling.Allowed
 		fmt.Fprintln(s.out, t.Event()+": "+a.text(p))
 	}
 	if t.Kind == ir.TestOpen {
 		fmt.Fprintln(s.out, "\tpaths are compared as text here; sandlock-exec follows symbolic links when it starts")
 	}
-	if t.Kind != ir.TestSyscall && len(unbound) > 0 {
+	if denied && t.Kind != ir.TestSyscall && len(unbound) > 0 {
 		fmt.Fprintf(s.out, "\tnot bound, so rules with them match their own text only: %s\n", strings.Join(unbound, ", "))
 	}
 	return nil

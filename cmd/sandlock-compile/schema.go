@@ -1,46 +1,23 @@
 package main
 
-import (
-	"bytes"
-	"fmt"
-	"io/fs"
-
-	"github.com/sandlock-go/sandlock/schema"
-)
+import "github.com/sandlock-go/sandlock/schema/gendoc"
 
 type schemaCmd struct {
 	Format string `default:"md" enum:"cue,json,md" help:"cue, json (JSON Schema) or md (Markdown)."`
 }
 
+// formats are the forms of the language. JSON Schema cannot say all of it; the CUE form is what policies must meet.
+var formats = map[string]func() ([]byte, error){
+	"cue":  gendoc.CUE,
+	"json": gendoc.JSONSchema,
+	"md":   gendoc.Markdown,
+}
+
 func (c *schemaCmd) Run(s *streams) error {
-	b, err := renderSchema(c.Format)
+	b, err := formats[c.Format]()
 	if err != nil {
 		return err
 	}
 	_, err = s.out.Write(b)
 	return err
-}
-
-func renderSchema(format string) ([]byte, error) {
-	if format == "cue" {
-		return schemaSource()
-	}
-	return nil, fmt.Errorf("format %q", format)
-}
-
-// schemaSource returns the schema's files one after the other, each under its name.
-func schemaSource() ([]byte, error) {
-	var b bytes.Buffer
-	names, err := fs.Glob(schema.FS, "*.cue")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		text, err := fs.ReadFile(schema.FS, name)
-		if err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(&b, "// -- %s/%s --\n\n%s\n", schema.ImportPath, name, text)
-	}
-	return b.Bytes(), nil
 }
