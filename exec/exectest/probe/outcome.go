@@ -40,8 +40,14 @@ func errnoText(err error) string {
 	return strconv.Itoa(int(errno))
 }
 
-// number reads a decimal, hexadecimal or negative number, or ends the program.
+// number reads a decimal, hexadecimal or negative number, or the pid that "self" or "parent" stands for.
 func number(text string) int {
+	switch text {
+	case "self":
+		return os.Getpid()
+	case "parent":
+		return os.Getppid()
+	}
 	n, err := strconv.ParseInt(text, 0, 64)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "probe: %q is no number\n", text)
