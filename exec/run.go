@@ -2,7 +2,6 @@ package exec
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"time"
 
@@ -244,14 +243,4 @@ func (s *sandbox) timeLimit() time.Duration {
 		limit = t
 	}
 	return limit
-}
-
-// removeTmp removes the private temporary directory.
-func (s *sandbox) removeTmp() {
-	if s.bound.tmp == "" {
-		return
-	}
-	if err := os.RemoveAll(s.bound.tmp); err != nil {
-		fmt.Fprintf(os.Stderr, "sandlock-exec: temporary directory: %v\n", err)
-	}
 }

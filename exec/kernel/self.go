@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
 const capabilityVersion3 = 0x20080522 // linux/capability.h
@@ -27,7 +28,7 @@ func DropThreadCapabilities(keep uint64) error {
 
 // DropCapabilities leaves every thread of this process with the capabilities in keep at most. It interrupts them all.
 func DropCapabilities(keep uint64) error {
-	return dropCapabilities(keep, syscall.AllThreadsSyscall)
+	return dropCapabilities(keep, psx.Syscall3) // which works in binaries with C code too
 }
 
 func dropCapabilities(keep uint64, call func(nr, a1, a2, a3 uintptr) (uintptr, uintptr, syscall.Errno)) error {
