@@ -26,6 +26,13 @@ var gates = map[string]func(*builder) ir.SyscallEntry{
 	"ioctl": (*builder).ioctl,
 	"prctl": (*builder).prctl,
 
+	"open":    creates(1, 2),
+	"openat":  creates(2, 3),
+	"openat2": (*builder).openat2,
+	"creat":   createsAlways(1),
+	"mknod":   createsAlways(1),
+	"mknodat": createsAlways(2),
+
 	"prlimit64":          (*builder).onlySelf,
 	"sched_setaffinity":  (*builder).onlySelf,
 	"sched_setattr":      (*builder).onlySelf,
@@ -152,14 +159,14 @@ func (b *builder) onlySelf() ir.SyscallEntry {
 	}}
 }
 
-func (b *builder) setpriority() ir.SyscallEntry { return b.ownProcessOrGroup(0, 1) }
+func (b *builder) setpriority() ir.SyscallEntry { return b.ownProcess(0) }
 
-func (b *builder) ioprioSet() ir.SyscallEntry { return b.ownProcessOrGroup(1, 2) }
+func (b *builder) ioprioSet() ir.SyscallEntry { return b.ownProcess(1) }
 
-// ownProcessOrGroup gates the calls that take a kind of target and its number, 0 being the caller's own.
-func (b *builder) ownProcessOrGroup(process, group uint32) ir.SyscallEntry {
+// ownProcess gates the calls that take a kind of target and its number, 0 being the caller. Groups are refused even if
+// they are the caller's own: a process can join the supervisor's.
+func (b *builder) ownProcess(process uint32) ir.SyscallEntry {
 	return ir.SyscallEntry{Action: b.deny(abi.EPERM), Reason: reasonOther, Clauses: []ir.Clause{
 		when(ir.Allow, "own process", is(0, process), is(1, 0)),
-		when(ir.Allow, "own process group", is(0, group), is(1, 0)),
 	}}
 }
