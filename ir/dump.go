@@ -222,11 +222,7 @@ func (d *dumper) process() {
 	}
 	var names []string
 	for _, c := range p.Capabilities {
-		name, ok := abi.CapabilityName(c)
-		if !ok {
-			name = "capability " + strconv.Itoa(int(c))
-		}
-		names = append(names, name)
+		names = append(names, capabilityName(c))
 	}
 	add("capabilities", cmp.Or(strings.Join(names, " "), "none"))
 	for _, flag := range []struct {
@@ -238,6 +234,13 @@ func (d *dumper) process() {
 		}
 	}
 	d.rows(rows)
+}
+
+func capabilityName(c uint8) string {
+	if name, ok := abi.CapabilityName(c); ok {
+		return name
+	}
+	return "capability_" + strconv.Itoa(int(c))
 }
 
 var startNames = map[Start]string{

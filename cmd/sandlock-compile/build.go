@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -73,10 +72,7 @@ func (c *dumpCmd) Run(s *streams) error {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(s.out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(p)
+		return p.DumpJSON(s.out)
 	}
 	_, err = io.WriteString(s.out, p.Dump(ir.DumpOptions{Origins: c.Origins, BPF: c.BPF}))
 	return err
