@@ -38,7 +38,7 @@ var stateCommands = []command{
 		if err != nil {
 			return result(err)
 		}
-		return value("uid=%d gid=%d groups=%d", unix.Getuid(), unix.Getgid(), len(groups))
+		return value("uid=%d euid=%d gid=%d groups=%d", unix.Getuid(), unix.Geteuid(), unix.Getgid(), len(groups))
 	}},
 }
 
