@@ -36,6 +36,7 @@ type lifetime struct {
 	mu       sync.Mutex
 	reaped   bool
 	timedOut bool
+	fault    error // why the executor had to end the command itself
 }
 
 // forwarded are the signals that the executor passes on to the command's process group. A second SIGTERM or SIGINT
@@ -57,8 +58,12 @@ func (l *lifetime) begin() {
 func (l *lifetime) relay() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
-	if l.confine() != nil || kernel.DropCapabilities(l.keep) != nil {
-		l.killAll()
+	err := l.confine()
+	if err == nil {
+		err = kernel.DropCapabilities(l.keep)
+	}
+	if err != nil {
+		l.fail(err)
 	}
 	var expired <-chan time.Time
 	if l.limit > 0 {
@@ -86,6 +91,14 @@ func (l *lifetime) expire() {
 	l.timedOut = !l.reaped
 	l.mu.Unlock()
 	l.audit.Write(audit.Line{Event: "timeout", Reason: fmt.Sprintf("the time limit of %v is over", l.limit), Rule: "limits.time"})
+	l.killAll()
+}
+
+// fail ends a command around which the executor cannot keep its own promises.
+func (l *lifetime) fail(err error) {
+	l.mu.Lock()
+	l.fault = err
+	l.mu.Unlock()
 	l.killAll()
 }
 
@@ -145,8 +158,8 @@ func (l *lifetime) awaitCommand() (status unix.WaitStatus) {
 
 // followStops keeps job control as it would be without us.
 func (l *lifetime) followStops() {
-	if l.confine() != nil {
-		l.killAll()
+	if err := l.confine(); err != nil {
+		l.fail(err)
 	}
 	for {
 		var info unix.Siginfo

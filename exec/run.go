@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -217,8 +218,8 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	}
 	result.Denied = handlers.denied()
 	s.options.Audit.Write(exitLine(result))
-	if serveErr != nil {
-		return result, fmt.Errorf("supervisor: %w", serveErr)
+	if err := errors.Join(serveErr, life.fault); err != nil {
+		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}
 	}
 	return result, nil
 }

@@ -137,7 +137,13 @@ const (
 
 func (b *builder) prctl() ir.SyscallEntry {
 	eperm := b.deny(abi.EPERM)
-	return ir.SyscallEntry{Action: ir.Allow, Clauses: []ir.Clause{
+	var clauses []ir.Clause
+	if b.req.NoSupervisor {
+		// A supervisor that is started inside hides itself; no supervisor outside needs to look in.
+		clauses = append(clauses, when(ir.Allow, "a nested supervisor hides itself", is(0, prSetDumpable),
+			ir.Cond{Arg: 1, Op: ir.OpEq, Mask: math.MaxUint64, Value: 0}))
+	}
+	return ir.SyscallEntry{Action: ir.Allow, Clauses: append(clauses,
 		// The death of the supervisor must kill the command; any other value would clear that.
 		when(eperm, "default deny: parent-death signal", is(0, prSetPdeathsig),
 			ir.Cond{Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: sigkill}),
@@ -145,7 +151,7 @@ func (b *builder) prctl() ir.SyscallEntry {
 		when(eperm, "default deny: process attributes", is(0, prSetSecurebits)),
 		when(eperm, "default deny: process attributes", is(0, prSetMM)),
 		when(eperm, "default deny: process attributes", is(0, prSetPtracer)),
-	}}
+	)}
 }
 
 // Landlock has no hook for limits and scheduling of another process of the same user, so the filter keeps these calls

@@ -300,8 +300,8 @@ func TestIoctl(t *testing.T) {
 func TestPrctl(t *testing.T) {
 	for _, req := range []seccomp.Request{{}, {NoSupervisor: true}} {
 		for _, op := range []uint64{4, 28, 35, 0x59616d61} {
-			expect(t, req, sys("prctl", op), eperm)
-			expect(t, req, sys("prctl", op|dirty), eperm)
+			expect(t, req, sys("prctl", op, 1), eperm)
+			expect(t, req, sys("prctl", op|dirty, 1), eperm)
 		}
 		expect(t, req, sys("prctl", 1, 9), allow)
 		expect(t, req, sys("prctl", 1, 0), eperm)
@@ -313,6 +313,12 @@ func TestPrctl(t *testing.T) {
 		expect(t, req, sys("prctl", 36, 1), allow)  // PR_SET_CHILD_SUBREAPER
 		expect(t, req, sys("prctl", 157, 0), allow) // unknown
 	}
+}
+
+func TestOnlyANestedSupervisorMayHide(t *testing.T) {
+	expect(t, seccomp.Request{}, sys("prctl", 4, 0), eperm)
+	expect(t, seccomp.Request{NoSupervisor: true}, sys("prctl", 4, 0), allow)
+	expect(t, seccomp.Request{NoSupervisor: true}, sys("prctl", 4, dirty), eperm)
 }
 
 func TestOtherProcessesCannotBeNamed(t *testing.T) {

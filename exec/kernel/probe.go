@@ -103,7 +103,12 @@ func tryListener() (fd int, killable bool, err error) {
 // probeUserNamespace makes one, in a child: success with unshare(2) alone would say little, since distributions let
 // the call through and refuse the id map (kernel.apparmor_restrict_unprivileged_userns).
 func probeUserNamespace() (bool, string) {
-	attr := &os.ProcAttr{Files: []*os.File{nil, nil, nil}, Sys: newUserNamespace()}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return false, err.Error()
+	}
+	defer null.Close()
+	attr := &os.ProcAttr{Files: []*os.File{null, null, null}, Sys: newUserNamespace()}
 	p, err := os.StartProcess("/proc/self/exe", []string{"sandlock-exec", "--version"}, attr)
 	if err == nil {
 		st, werr := p.Wait()

@@ -53,7 +53,12 @@ func dropCapabilities(keep uint64, call func(nr, a1, a2, a3 uintptr) (uintptr, u
 
 // HideSelf makes this process not dumpable: no process of the same user may trace it or read its memory, and its
 // /proc files belong to root (prctl(2), PR_SET_DUMPABLE).
-func HideSelf() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+func HideSelf() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the executor undumpable: %w", err)
+	}
+	return nil
+}
 
 // BecomeSubreaper makes orphaned descendants children of this process instead of init's (PR_SET_CHILD_SUBREAPER).
 func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
