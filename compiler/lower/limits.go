@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -23,8 +24,20 @@ func Limits(u *Unit) {
 	if src.Time.Set {
 		l.TimeMS, l.TimeOrigin = uint64(src.Time.V.Milliseconds()), u.ref(src.Time.Origin)
 	}
-	l.CPUCores = sortedSet(src.CPUCores.Values())
+	cpuCores(u)
 	gpu(u)
+}
+
+// cpuCores pins the command. Affinity alone is a suggestion: the kernel lets every process widen its own again.
+func cpuCores(u *Unit) {
+	src := &u.Policy.Limits.CPUCores
+	if len(src.Items) == 0 {
+		return
+	}
+	u.Program.Limits.CPUCores = sortedSet(src.Values())
+	u.Filter.Deny = append(u.Filter.Deny, seccomp.Named{
+		Name: "sched_setaffinity", Origin: u.ref(src.Origin), Reason: "limits.cpu_cores: the command stays on its cores",
+	})
 }
 
 // gpu grants the device nodes of the selected GPUs, and tells the usual libraries which ones they are. With indices

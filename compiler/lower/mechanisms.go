@@ -101,7 +101,7 @@ func limitMechanisms(u *Unit, add adder) {
 		add("limits.time", "supervisor", "the supervisor ends all processes when the time is over")
 	}
 	if len(l.CPUCores) > 0 {
-		add("limits.cpu_cores", "affinity", "the mask is inherited by all descendants")
+		add("limits.cpu_cores", "affinity, seccomp", "the mask is inherited by all descendants, and none may change its own")
 	}
 	if l.GPU.Mode != ir.GPUNone {
 		add("limits.gpu_devices", "landlock", "only the device nodes of the selected GPUs are granted")

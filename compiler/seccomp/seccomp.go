@@ -50,6 +50,7 @@ type Request struct {
 type Named struct {
 	Name   string
 	Origin ir.OriginRef
+	Reason string // why a feature denies the call; "" = the policy names it in syscalls.extra_deny
 }
 
 // OnDeny is what happens to a call that the policy denies. Answers that programs take as "not available here"

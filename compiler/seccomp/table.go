@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -140,7 +141,7 @@ func (b *builder) deny(e abi.Errno) ir.Action {
 
 func (b *builder) deniedByPolicy(name string) (ir.SyscallEntry, bool) {
 	for _, d := range b.req.Deny {
-		reason := "syscalls.extra_deny"
+		reason := cmp.Or(d.Reason, "syscalls.extra_deny")
 		if g, isGroup := findGroup(d.Name); isGroup {
 			if !slices.Contains(g.Members, name) {
 				continue
