@@ -8,6 +8,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -104,4 +105,12 @@ func notified(table []ir.SyscallEntry, nr abi.Sysno) bool {
 // journal sends the supervisor's events to the audit stream.
 type journal struct{ log *audit.Log }
 
-func (j *journal) Record(e supervise.Event) { j.log.Record(e) }
+// Record adds the caller's name, which is looked up only if somebody is listening: the caller waits for its answer, so
+// its pid is still its own.
+func (j *journal) Record(e supervise.Event) {
+	if j.log == nil {
+		return
+	}
+	e.Command = kernel.CommandName(e.PID)
+	j.log.Record(e)
+}

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
@@ -60,7 +59,7 @@ func (d *Dispatcher) Decide(c *Call) (v Verdict) {
 }
 
 func (d *Dispatcher) refuse(c *Call, reason string) {
-	d.journal.Record(Event{Kind: "error", PID: c.TID, Command: kernel.CommandName(c.TID), Syscall: d.name(c.Nr), Verdict: "EPERM", Reason: reason})
+	d.journal.Record(Event{Kind: "error", PID: c.TID, Syscall: d.name(c.Nr), Verdict: "EPERM", Reason: reason})
 }
 
 func (d *Dispatcher) name(nr abi.Sysno) string {

@@ -35,7 +35,7 @@ type Journal interface {
 type Event struct {
 	Kind    string // "denied", "observed", "limit", "error"
 	PID     int    // thread id of the caller
-	Command string // the caller's argv[0]
+	Command string // the caller's argv[0]; the journal fills it in
 	Syscall string
 	Path    string // what the call named, if a path
 	Address string // what the call named, if a network address

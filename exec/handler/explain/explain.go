@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -124,7 +123,7 @@ func (h *Handler) note(c *supervise.Call, what string, e supervise.Event) {
 	if !h.report.add(what, e) {
 		return
 	}
-	e.PID, e.Command = c.TID, kernel.CommandName(c.TID)
+	e.PID = c.TID
 	h.journal.Record(e)
 }
 

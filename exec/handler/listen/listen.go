@@ -78,7 +78,7 @@ func (h *Handler) allowed(fd int) bool {
 
 func (h *Handler) deny(c *supervise.Call) supervise.Verdict {
 	h.journal.Record(supervise.Event{
-		Kind: "denied", PID: c.TID, Command: kernel.CommandName(c.TID), Syscall: "listen", Verdict: "EACCES",
+		Kind: "denied", PID: c.TID, Syscall: "listen", Verdict: "EACCES",
 		Reason: "the socket is not bound to a port of network.allow_bind", Rule: "network.allow_bind",
 	})
 	return supervise.Errno(unix.EACCES)

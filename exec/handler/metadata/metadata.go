@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -74,7 +73,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if pin.Path != "" {
 		if ok, rule, origin := h.grants(pin.Path, abi.FSWriteFile); !ok {
 			h.journal.Record(supervise.Event{
-				Kind: "denied", PID: c.TID, Command: kernel.CommandName(c.TID), Syscall: spec.name, Path: pin.Path,
+				Kind: "denied", PID: c.TID, Syscall: spec.name, Path: pin.Path,
 				Verdict: "EACCES", Reason: "the file is not beneath a write grant", Rule: rule, Origin: origin,
 			})
 			return supervise.Errno(unix.EACCES)

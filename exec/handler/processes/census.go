@@ -27,6 +27,8 @@ type census struct {
 	now       func() time.Time
 	forkCalls []int
 	zombies   int
+	complete  bool          // known was complete when last looked at, and nothing has been admitted since
+	poll      []unix.PollFd // reused by bury
 }
 
 type admission struct {
@@ -63,11 +65,16 @@ func (s *census) admit(tid, limit int) bool {
 	if s.bound() >= limit {
 		s.bury()
 	}
-	crowded := func() bool { return s.bound() >= limit || s.zombies > maxZombies+limit }
-	if crowded() && (!s.walk() || crowded()) {
+	full := func() bool { return s.bound() >= limit }
+	dead := func() bool { return s.zombies > maxZombies+limit }
+	if full() && s.complete {
+		return false // nobody came since everybody was counted, and nobody went: a fork bomb is answered in one poll
+	}
+	if (full() || dead()) && (!s.walk() || full() || dead()) {
 		return false
 	}
 	s.admitted = append(s.admitted, admission{tid, s.now()})
+	s.complete = false
 	return true
 }
 
@@ -83,15 +90,24 @@ func (s *census) settle(tid int) {
 	}
 }
 
-// bury forgets known processes that have exited.
+// bury forgets known processes that have exited. One poll asks for all of them.
 func (s *census) bury() {
-	s.known = slices.DeleteFunc(s.known, func(p Process) bool {
-		if kernel.Alive(p.PIDFD) {
-			return false
+	s.poll = s.poll[:0]
+	for _, p := range s.known {
+		s.poll = append(s.poll, unix.PollFd{Fd: int32(p.PIDFD), Events: unix.POLLIN})
+	}
+	if n, err := unix.Poll(s.poll, 0); err != nil || n == 0 {
+		return // interrupted: they are buried the next time
+	}
+	kept := s.known[:0]
+	for i, p := range s.known {
+		if s.poll[i].Revents == 0 {
+			kept = append(kept, p)
+		} else {
+			_ = unix.Close(p.PIDFD)
 		}
-		_ = unix.Close(p.PIDFD)
-		return true
-	})
+	}
+	s.known = kept
 }
 
 // walk makes known complete and drops the admissions whose outcome is thereby known. It repeats until no process
@@ -108,6 +124,7 @@ func (s *census) walk() bool {
 		s.bury()
 		if len(s.known) == before {
 			s.admitted = pending
+			s.complete = len(pending) == 0
 			return true
 		}
 	}
@@ -131,6 +148,10 @@ func (s *census) settled(a admission) bool {
 // discover adds the live processes of the tree that are not known yet. It fails when one cannot be held by a pidfd.
 func (s *census) discover() bool {
 	s.zombies = 0
+	known := make(map[int]bool, len(s.known))
+	for _, p := range s.known {
+		known[p.PID] = true
+	}
 	queue, err := s.roots()
 	if err != nil {
 		return false
@@ -151,7 +172,7 @@ func (s *census) discover() bool {
 			s.zombies++
 			continue // a zombie's children have moved on already
 		}
-		if !s.isKnown(pid) {
+		if !known[pid] {
 			fd, err := s.open(pid)
 			if err == unix.ESRCH {
 				continue
@@ -167,9 +188,4 @@ func (s *census) discover() bool {
 		}
 	}
 	return true
-}
-
-// isKnown compares pids; a known process that has exited frees its pid only once buried, which walk does first.
-func (s *census) isKnown(pid int) bool {
-	return slices.ContainsFunc(s.known, func(p Process) bool { return p.PID == pid && kernel.Alive(p.PIDFD) })
 }

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -65,7 +64,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 		return supervise.Continue(supervise.DecidedOnRegisters)
 	}
 	e := h.rule
-	e.Kind, e.PID, e.Command, e.Syscall, e.Verdict = "limit", c.TID, kernel.CommandName(c.TID), h.name(c.Nr), "EAGAIN"
+	e.Kind, e.PID, e.Syscall, e.Verdict = "limit", c.TID, h.name(c.Nr), "EAGAIN"
 	e.Reason = "the sandbox has as many live processes as limits.processes allows"
 	h.journal.Record(e)
 	return supervise.Errno(unix.EAGAIN)
