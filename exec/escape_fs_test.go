@@ -1,8 +1,10 @@
 package exec_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +129,30 @@ func Test_escape_16_all_calls_one_verdict(t *testing.T) {
 	suite{setup: secretSetup, attempts: outsideAttempts}.run(t)
 }
 
+// Where nothing can be created, openat2 is not withheld (its mode of new files is out of the filter's sight), and
+// Landlock decides about it as about every other call.
+func Test_escape_16_openat2_without_write_grants(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		words := append([]string{"$WORK", b.Work, "$OUT", b.Outside}, secretSetup(t, b)...)
+		granted := b.File(filepath.Join(b.Dir("granted"), "file"), "x")
+		artifact := b.Policy(fmt.Sprintf("filesystem: read: [\"/usr\", \"/lib\", {path: \"/lib64\", optional: true}, %q, %q]\n",
+			filepath.Dir(b.Probe), filepath.Dir(granted)))
+		if got := b.Attempt(artifact, "openat2", granted, "r", "none"); got != "ok" {
+			t.Errorf("openat2 of a granted file: %q, want ok", got)
+		}
+		for _, mode := range []string{"r", "w"} {
+			args := replaceAll([]string{"openat2", "$SECRET", mode, "none"}, words)
+			if got := b.Control(args...); got != "ok" {
+				t.Errorf("%q outside a sandbox: %q, want ok", args, got)
+			}
+			if got := b.Attempt(artifact, args...); got != "errno EACCES" {
+				t.Errorf("%q: %q, want errno EACCES", args, got)
+			}
+		}
+	})
+}
+
 var outsideAttempts = slices.Concat(readAttempts, changeAttempts)
 
 var readAttempts = []attempt{
@@ -134,11 +160,11 @@ var readAttempts = []attempt{
 	{"escape_16_openat", []string{"openat", "$SECRET", "r"}, eacces, works},
 	{"escape_16_openat_directory_descriptor", []string{"openat-dir", "$OUT", "secret", "r"}, eacces, works},
 	{"escape_16_openat_parent_of_descriptor", []string{"openat-dir", "$WORK", "../outside/secret", "r"}, eacces, works},
-	{"escape_16_openat2", []string{"openat2", "$SECRET", "r", "none"}, eacces, works},
-	{"escape_16_openat2_no_symlinks", []string{"openat2", "$SECRET", "r", "no_symlinks"}, eacces, works},
-	{"escape_16_openat2_no_magiclinks", []string{"openat2", "$SECRET", "r", "no_magiclinks"}, eacces, works},
-	{"escape_16_openat2_in_root", []string{"openat2", "$SECRET", "r", "in_root"}, []string{"errno EACCES", "errno ENOENT"}, harmful},
-	{"escape_16_openat2_cached", []string{"openat2", "$SECRET", "r", "cached"}, []string{"errno EACCES", "errno EAGAIN"}, notRefused},
+	{"escape_16_openat2", []string{"openat2", "$SECRET", "r", "none"}, absent, works},
+	{"escape_16_openat2_no_symlinks", []string{"openat2", "$SECRET", "r", "no_symlinks"}, absent, works},
+	{"escape_16_openat2_no_magiclinks", []string{"openat2", "$SECRET", "r", "no_magiclinks"}, absent, works},
+	{"escape_16_openat2_in_root", []string{"openat2", "$SECRET", "r", "in_root"}, absent, harmful},
+	{"escape_16_openat2_cached", []string{"openat2", "$SECRET", "r", "cached"}, absent, notRefused},
 }
 
 var changeAttempts = []attempt{
@@ -148,7 +174,7 @@ var changeAttempts = []attempt{
 	{"escape_16_openat_for_writing", []string{"openat", "$SECRET", "w"}, eacces, works},
 	{"escape_16_openat_truncating", []string{"openat", "$SECRET", "t"}, eacces, works},
 	{"escape_16_openat_new", []string{"openat", "$OUT/new", "c"}, eacces, works},
-	{"escape_16_openat2_for_writing", []string{"openat2", "$SECRET", "w", "none"}, eacces, works},
+	{"escape_16_openat2_for_writing", []string{"openat2", "$SECRET", "w", "none"}, absent, works},
 	{"escape_16_truncate", []string{"call", "truncate", "s:$SECRET", "0"}, eacces, works},
 	{"escape_16_ftruncate", []string{"ftruncate", "$SECRET"}, eacces, works},
 	{"escape_16_mmap_shared", []string{"mmap-shared-write", "$SECRET"}, eacces, works},
