@@ -100,6 +100,10 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	if err != nil {
 		return ""
 	}
+	var st unix.Stat_t
+	if err := unix.Stat(real, &st); err != nil || st.Mode&0o111 == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "the file is not executable"
+	}
 	s.resolveGrants()
 	if ok, rule, origin := s.grants(real, execRight); !ok {
 		return notGranted(real, "execute", rule, origin)

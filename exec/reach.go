@@ -35,10 +35,10 @@ func (s *sandbox) mayBind(port uint16) bool {
 	return query.Port(&s.reach, port, abi.NetBindTCP).Allowed
 }
 
-// resolveGrants completes the reach for an explanation after the fact; a start that needs no explanations resolves
-// write grants only.
+// resolveGrants completes the reach for an explanation after the fact: a start that can write nothing and explains
+// nothing does not look where its rules lead.
 func (s *sandbox) resolveGrants() {
-	if s.needsRealPaths {
+	if s.needsRealPaths || s.writes {
 		return
 	}
 	s.reach.Paths = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,6 +35,7 @@ func (r *rulesets) close() {
 func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 	rs := &rulesets{}
 	s.reach = ir.Landlock{Handled: handled}
+	s.writes = slices.ContainsFunc(s.program.Landlock.Paths, func(r ir.PathRule) bool { return r.Access&abi.FSWriteFile != 0 })
 	var err error
 	if rs.command, err = kernel.NewRuleset(handled.FS, handled.Net, handled.Scoped); err != nil {
 		return rs, []string{err.Error()}
@@ -49,6 +51,7 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 			problems = append(problems, err.Error())
 		}
 	}
+	problems = append(problems, s.planted(s.opened)...)
 	for i := range s.program.Landlock.Ports {
 		if err := s.grantPort(rs, &s.program.Landlock.Ports[i], handled.Net); err != nil {
 			problems = append(problems, err.Error())
@@ -91,17 +94,21 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 		return s.ruleError(r.Origin, fmt.Errorf("path %s: %w", path, err))
 	}
 	access := r.Access
+	if r.Kind == ir.PathNumbered && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil // a device node was meant
+	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		access &= abi.FSFileMask // the kernel refuses directory rights on a file
 	}
-	if s.needsRealPaths || access&abi.FSWriteFile != 0 || strings.Contains(r.Path, "${") {
+	if s.needsRealPaths || s.writes || strings.Contains(r.Path, "${") {
 		real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 		if err != nil {
 			return s.ruleError(r.Origin, fmt.Errorf("path %s: where it leads: %w", path, err))
 		}
-		if err := s.acceptable(r, path, real, access); err != nil {
+		if err := s.acceptable(r, real, access); err != nil {
 			return s.ruleError(r.Origin, err)
 		}
+		s.opened = append(s.opened, opened{path, real, access, r.Origin})
 		s.reach.Paths = append(s.reach.Paths, ir.PathRule{Path: real, Access: access, Kind: ir.PathRequired, Origin: r.Origin})
 	}
 	if err := rs.command.AllowPath(fd, access); err != nil {
@@ -115,19 +122,19 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 	return nil
 }
 
-// acceptable refuses grants that would undo the policy: one that changed its meaning since its parameters were
-// checked, and write access to the files that this sandbox itself rests on.
-func (s *sandbox) acceptable(r *ir.PathRule, path, real string, access uint64) error {
+// acceptable refuses grants that would undo the policy: one that leads elsewhere than its parameter was checked to
+// lead, and write access to the files that this sandbox itself rests on.
+func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64) error {
 	names, _ := ir.Names(r.Path)
-	if len(names) > 0 && strings.HasPrefix(r.Path, "${") && !strings.Contains(r.Path[1:], "/") && real != path {
-		// The template is one bound value, which was resolved when it was checked.
-		return fmt.Errorf("path %s: now leads to %s", path, real)
+	if len(names) > 0 && (real == "/" || beneath(real, "/proc")) {
+		// What a policy may grant of these, its author writes out.
+		return fmt.Errorf("%s is %s here, which a parameter cannot grant", r.Path, real)
+	}
+	if root, ok := s.rootOf(r.Path); ok && !beneath(real, root) {
+		return fmt.Errorf("%s leads out of %s, to %s", r.Path, root, real)
 	}
 	if access&abi.FSWriteFile == 0 {
 		return nil
-	}
-	if real == "/" && len(names) > 0 {
-		return fmt.Errorf("%s is / here: the whole file system would be writable; start in another directory", r.Path)
 	}
 	for _, file := range s.options.Guarded {
 		if beneath(file, real) {
@@ -135,6 +142,39 @@ func (s *sandbox) acceptable(r *ir.PathRule, path, real string, access uint64) e
 		}
 	}
 	return nil
+}
+
+// rootOf returns the value of the path parameter or built-in that a template begins with.
+func (s *sandbox) rootOf(t ir.Template) (root string, ok bool) {
+	name, found := strings.CutPrefix(t, "${")
+	if !found {
+		return "", false
+	}
+	name, _, _ = strings.Cut(name, "}")
+	root, ok = s.bound.lookup(name)
+	return root, ok && strings.HasPrefix(root, "/")
+}
+
+// opened is a rule as it was opened: the path that the policy wrote, and where it led.
+type opened struct {
+	path, real string
+	access     uint64
+	origin     ir.OriginRef
+}
+
+// planted finds grants beneath a writable directory that lead out of it: a command of an earlier run may have put the
+// link there, to be granted what it points to in the next.
+func (s *sandbox) planted(list []opened) (problems []string) {
+	for _, o := range list {
+		for _, w := range list {
+			if w.access&abi.FSWriteFile != 0 && o.path != w.path && beneath(o.path, w.path) && !beneath(o.real, w.real) {
+				problems = append(problems, s.ruleError(o.origin, fmt.Errorf("%s leads to %s, out of %s, where commands may write: they could have placed that link",
+					o.path, o.real, w.path)).Error())
+				break
+			}
+		}
+	}
+	return problems
 }
 
 func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) error {

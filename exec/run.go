@@ -26,7 +26,9 @@ type sandbox struct {
 	arch    abi.Arch
 
 	bound          *binding
-	needsRealPaths bool        // everything granted is asked for; otherwise only write grants are resolved
+	needsRealPaths bool // everything granted is asked for
+	writes         bool // something can be written: then, too, it matters where every rule leads
+	opened         []opened
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 }
 
