@@ -45,7 +45,7 @@ var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 }
 
-// begin starts watching. It is called a few milliseconds after the start, and returns at once: asking the runtime for
+// begin starts watching. It is called a millisecond after the start, and returns at once: asking the runtime for
 // signals and for a change of all its threads takes as long as a short command. A signal that comes earlier ends the
 // executor, and by its parent-death signal the command.
 func (l *lifetime) begin() {

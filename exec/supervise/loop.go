@@ -15,7 +15,7 @@ import (
 // RECV alone would be one system call less, but it cannot be told to stop, and before Linux 6.11 it does not even
 // return when the last user of the filter is gone.
 //
-// settled is called once, when the command has made its first notified call or has run for a few milliseconds: work
+// settled is called once, when the command has made its first notified call or has run for a millisecond: work
 // that the supervisor can put off until then costs a short command nothing.
 func Serve(l kernel.Listener, d *Dispatcher, done int, settled func()) error {
 	_ = l.SyncWakeUp() // speed only
@@ -55,7 +55,7 @@ func Serve(l kernel.Listener, d *Dispatcher, done int, settled func()) error {
 	}
 }
 
-const settleMillis = 3
+const settleMillis = 1
 
 // answer sends a verdict. A failure means that the caller is gone: there is nobody to tell.
 func answer(l kernel.Listener, id uint64, v Verdict) {
