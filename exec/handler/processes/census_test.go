@@ -14,15 +14,14 @@ import (
 // world is a process tree that the test controls. Its pidfds are pipes: closing the write end "exits" the process,
 // which makes the read end readable as a pidfd would be.
 type world struct {
-	t        *testing.T
-	parent   map[int]int
-	exit     map[int]*os.File
-	zombie   map[int]bool
-	blocked  map[int]int // thread → system call
-	clock    time.Time
-	walks    int
-	openErr  error
-	nextRoot int
+	t       *testing.T
+	parent  map[int]int
+	exit    map[int]*os.File
+	zombie  map[int]bool
+	blocked map[int]int // thread → system call
+	clock   time.Time
+	walks   int
+	openErr error
 }
 
 const root = 10
