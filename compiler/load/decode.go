@@ -15,8 +15,8 @@ import (
 	"github.com/sandlock-go/sandlock/ir"
 )
 
-// maxItems bounds every list, as package ir does.
-const maxItems = 65536
+// maxItems bounds every list and map. CUE's time grows with the square of a list's length; this many take it a second.
+const maxItems = 16384
 
 // decoder walks a CUE value and builds the policy tree. The sections are in decode_*.go.
 type decoder struct {
@@ -199,11 +199,11 @@ func list[T any](n node, elem func(node) policy.Val[T]) policy.List[T] {
 		n.wrongType(v, o, "a list")
 		return l
 	}
+	if length, err := v.Len().Int64(); err == nil && length > maxItems {
+		n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has %d elements, at most %d are allowed", length, maxItems)})
+		return l
+	}
 	for i := 0; it.Next(); i++ {
-		if i == maxItems {
-			n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has more than %d elements", maxItems)})
-			return l
-		}
 		e := node{d: n.d, path: n.path + "[" + strconv.Itoa(i) + "]", via: n.via}
 		if o.Kind == ir.OriginUser {
 			e.via = o.Place
@@ -232,10 +232,19 @@ func (n node) readContainer() (v cue.Value, o policy.Origin, set, ok bool) {
 	return v, o, set, true
 }
 
+// structOf reads a section. CUE lets a scalar pass where the schema's struct has nothing but optional fields and
+// conditions, so that the kind is checked here.
+func structOf[T any](n node, decode func(node) T) T {
+	if kind := n.kind(); kind != cue.StructKind && kind != cue.BottomKind {
+		n.d.fail(n.origin(n.v), &policy.GrammarError{Rule: "type", Msg: fmt.Sprintf("wrong type: got %v, want struct", kind)})
+	}
+	return decode(n)
+}
+
 // section reads an element of a list that is a struct.
 func section[T any](n node, decode func(node) T) policy.Val[T] {
 	_, o, set, _ := n.readContainer()
-	return policy.Val[T]{V: decode(n), Set: set, Origin: o}
+	return policy.Val[T]{V: structOf(n, decode), Set: set, Origin: o}
 }
 
 // entries reads a map as a list sorted by name.
@@ -255,12 +264,13 @@ func entries[T any](n node, checkName func(string) error, entry func(n node, nam
 		fields[it.Selector().Unquoted()] = it.Value()
 	}
 	if len(fields) > maxItems {
-		n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has more than %d entries", maxItems)})
+		n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has %d entries, at most %d are allowed", len(fields), maxItems)})
 		return l
 	}
 	for _, name := range sortedKeys(fields) {
 		e := node{d: n.d, path: joinPath(n.path, name), v: fields[name]}
-		val := section(e, func(e node) T { return entry(e, name) })
+		_, o, set, _ := e.readContainer()
+		val := policy.Val[T]{V: entry(e, name), Set: set, Origin: o}
 		if err := checkName(name); err != nil {
 			n.d.fail(val.Origin, err)
 		}

@@ -13,7 +13,7 @@ func filesystem(n node) policy.Filesystem {
 		Deny:      list(n.at("deny"), pathRule),
 		Rules:     list(n.at("rules"), elements("AccessRule", accessRule)),
 		Chroot:    path(n.at("chroot")),
-		Mount:     list(n.at("mount"), elements("Mount", mount)),
+		Mount:     list(n.at("mount"), mount),
 		Tmp:       word(n.at("tmp")),
 		Proc:      word(n.at("proc")),
 		Workdir:   path(n.at("workdir")),
@@ -52,7 +52,12 @@ func accessRule(n node) policy.AccessRule {
 }
 
 // mount reads both forms: "/target:/source:ro", or a struct.
-func mount(n node) policy.Mount {
+func mount(n node) policy.Val[policy.Mount] {
+	n = n.withDefaults("Mount")
+	return fixed(n, mountFields(n))
+}
+
+func mountFields(n node) policy.Mount {
 	if n.kind() == cue.StructKind {
 		return policy.Mount{Target: path(n.at("target")), Source: path(n.at("source")), Mode: word(n.at("mode"))}
 	}

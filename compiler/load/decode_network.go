@@ -120,7 +120,7 @@ func http(n node) policy.HTTP {
 		CAOut:       path(n.at("ca_out")),
 		Credentials: entries(n.at("credentials"), anyName, credential),
 		Auth:        list(n.at("auth"), elements("HTTPAuth", httpAuth)),
-		Limits:      httpLimits(n.at("limits")),
+		Limits:      structOf(n.at("limits"), httpLimits),
 	}
 }
 

@@ -17,16 +17,16 @@ func (d *decoder) policy(v cue.Value) *policy.Policy {
 	return &policy.Policy{
 		Name:        text(n.at("name"), policy.ParseName),
 		Description: word(n.at("description")),
-		Target:      target(n.at("target")),
-		Protections: protections(n.at("protections")),
+		Target:      structOf(n.at("target"), target),
+		Protections: structOf(n.at("protections"), protections),
 		Params:      entries(n.at("params"), checkParamName, param),
-		Program:     program(n.at("program")),
-		Filesystem:  filesystem(n.at("filesystem")),
-		Network:     network(n.at("network")),
-		HTTP:        http(n.at("http")),
-		Syscalls:    syscalls(n.at("syscalls")),
-		Limits:      limits(n.at("limits")),
-		Determinism: determinism(n.at("determinism")),
+		Program:     structOf(n.at("program"), program),
+		Filesystem:  structOf(n.at("filesystem"), filesystem),
+		Network:     structOf(n.at("network"), network),
+		HTTP:        structOf(n.at("http"), http),
+		Syscalls:    structOf(n.at("syscalls"), syscalls),
+		Limits:      structOf(n.at("limits"), limits),
+		Determinism: structOf(n.at("determinism"), determinism),
 		Rules:       list(n.at("rules"), elements("Rule", dynamicRule)),
 		Tests:       list(n.at("tests"), elements("Test", test)),
 	}
@@ -82,6 +82,10 @@ func checkParamName(name string) error {
 }
 
 func param(n node, name string) policy.Param {
+	return structOf(n, func(n node) policy.Param { return paramFields(n, name) })
+}
+
+func paramFields(n node, name string) policy.Param {
 	return policy.Param{
 		Name:        name,
 		Type:        word(n.at("type")),

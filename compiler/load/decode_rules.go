@@ -35,7 +35,7 @@ func syscallArg(n node) policy.SyscallArg {
 func dynamicRule(n node) policy.DynamicRule {
 	r := policy.DynamicRule{
 		On:     list(n.at("on"), word),
-		If:     condition(n.at("if")),
+		If:     structOf(n.at("if"), condition),
 		Then:   outcome(n.at("then")),
 		Do:     list(n.at("do"), elements("Do", change)),
 		Scope:  word(n.at("scope")),
@@ -106,7 +106,7 @@ func (n node) exactlyOne(names ...string) {
 }
 
 func test(n node) policy.Test {
-	return policy.Test{Name: word(n.at("name")), Expect: word(n.at("expect")), Case: testCase(n.at("case"))}
+	return policy.Test{Name: word(n.at("name")), Expect: word(n.at("expect")), Case: structOf(n.at("case"), testCase)}
 }
 
 func testCase(n node) policy.TestCase {

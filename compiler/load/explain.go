@@ -8,9 +8,7 @@ import (
 	"strings"
 
 	"cuelang.org/go/cue"
-	"cuelang.org/go/cue/ast"
 	"cuelang.org/go/cue/errors"
-	"cuelang.org/go/cue/token"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/policy"
@@ -59,15 +57,15 @@ func (x explainer) findings(err error) []finding {
 		if strings.Contains(format, "errors in empty disjunction") {
 			continue
 		}
-		parts := trimPath(e.Path())
-		key := pathString(parts)
+		f := x.finding(e, trimPath(e.Path()))
+		key := f.Path
 		if key == "" { // errors of the loader have no path: each stands for itself
 			key = "\x00" + strconv.Itoa(len(paths))
 		}
 		if byPath[key] == nil {
 			paths = append(paths, key)
 		}
-		byPath[key] = append(byPath[key], x.finding(e, parts))
+		byPath[key] = append(byPath[key], f)
 	}
 	var out []finding
 	for _, key := range paths {
@@ -82,31 +80,24 @@ func (x explainer) findings(err error) []finding {
 	return out
 }
 
-// alternatives names, for the rule of a value that may be of several forms, the definition of the form that has parts.
-var alternatives = map[string]string{
-	"path-rule":    "#PathOptions",
-	"mount":        "#MountOptions",
-	"rule-outcome": "#ErrnoOutcome",
-	"gpu-devices":  "#GPUIndices",
-	"unix-sockets": "#Paths",
-}
-
-// inside looks for mistakes inside a value that matches none of its forms: the user chose the one with parts, so the
-// errors of that form say more than that of them all.
+// inside looks for mistakes inside a value that matches none of its forms: the user chose one that has parts, so the
+// errors of that form say more than those of them all.
 func (x explainer) inside(f finding) []finding {
-	definition, ok := alternatives[f.Rule]
-	if !ok || !f.weak {
+	if !f.weak && f.rank != rankLiteral {
 		return nil
 	}
+	language, field := fieldAt(f.parts)
 	v := lookupPath(x.user, f.parts)
-	if v.IncompleteKind()&(cue.StructKind|cue.ListKind) == 0 {
+	if field == nil || v.IncompleteKind()&(cue.StructKind|cue.ListKind) == 0 {
 		return nil
 	}
-	form := x.lang.root.LookupPath(cue.ParsePath(definition))
-	if form.IncompleteKind() != v.IncompleteKind() {
-		return nil
+	for _, name := range language.Forms(field) {
+		form := x.lang.root.LookupPath(cue.ParsePath(name))
+		if form.IncompleteKind() == v.IncompleteKind() {
+			return x.findings(v.Unify(form).Validate(cue.Concrete(true), cue.Final())) // paths of v begin at the policy
+		}
 	}
-	return x.findings(v.Unify(form).Validate(cue.Concrete(true), cue.Final())) // paths of v begin at the policy
+	return nil
 }
 
 // finding explains one error of CUE.
@@ -118,7 +109,8 @@ func (x explainer) finding(e errors.Error, parts []string) finding {
 	f.Msg = x.message(e)
 	f.Pos = x.locate(parts, written)
 	switch {
-	case format == "field not allowed" && isIndex(parts):
+	case format == "field not allowed" && isIndex(parts) && !isKnown(parts):
+		f.rank = rankLiteral
 		f.parts = parts[:len(parts)-1]
 		f.Path, f.Rule, f.Msg = pathString(f.parts), "type", "wrong type: got list, want struct"
 	case format == "field not allowed":
@@ -304,74 +296,4 @@ func (x explainer) wroteAt(parts []string) (policy.Place, bool) {
 func (x explainer) kindAt(parts []string) (string, bool) {
 	v := lookupPath(x.user, parts)
 	return v.IncompleteKind().String(), v.Exists()
-}
-
-// trimPath drops the definition that begins the path where the user's value is itself an instance of #Policy.
-func trimPath(parts []string) []string {
-	for len(parts) > 0 && parts[0] == "#Policy" {
-		parts = parts[1:]
-	}
-	return parts
-}
-
-// pathString writes a path of CUE as the rest of the project does: "network.allow[2]", "env.\"A-B\"".
-func pathString(parts []string) string {
-	path := ""
-	for _, part := range parts {
-		if _, err := strconv.Atoi(part); err == nil {
-			path += "[" + part + "]"
-			continue
-		}
-		path = joinPath(path, unquoteLabel(part))
-	}
-	return path
-}
-
-func isIndex(parts []string) bool {
-	if len(parts) == 0 {
-		return false
-	}
-	_, err := strconv.Atoi(parts[len(parts)-1])
-	return err == nil
-}
-
-func unquoteLabel(part string) string {
-	if name, err := strconv.Unquote(part); err == nil {
-		return name
-	}
-	return part
-}
-
-func lookupPath(v cue.Value, parts []string) cue.Value {
-	if v == (cue.Value{}) {
-		return v
-	}
-	return v.LookupPath(cuePath(parts))
-}
-
-func cuePath(parts []string) cue.Path {
-	var selectors []cue.Selector
-	for _, part := range parts {
-		if i, err := strconv.Atoi(part); err == nil && i >= 0 {
-			selectors = append(selectors, cue.Index(i))
-			continue
-		}
-		selectors = append(selectors, cue.Str(unquoteLabel(part)))
-	}
-	return cue.MakePath(selectors...)
-}
-
-// labelPlace returns where a field's name is written.
-func (x explainer) labelPlace(v cue.Value) policy.Place {
-	if field, ok := v.Source().(*ast.Field); ok {
-		place, _ := x.names.place(field.Label.Pos())
-		return place
-	}
-	for _, pos := range positions(v) {
-		if place, kind := x.names.place(pos); kind != ir.OriginDefault {
-			return place
-		}
-	}
-	place, _ := x.names.place(token.NoPos)
-	return place
 }

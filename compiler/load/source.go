@@ -276,7 +276,11 @@ func buildSchema(ctx *cue.Context, instances []*build.Instance) (language, error
 		if err != nil {
 			return language{}, err
 		}
-		if err := inst.AddFile(virtualRoot+"/"+name, data); err != nil {
+		file, err := parser.ParseFile(virtualRoot+"/"+name, data, parser.ParseComments)
+		if err != nil {
+			return language{}, err
+		}
+		if err := inst.AddSyntax(file); err != nil {
 			return language{}, err
 		}
 	}

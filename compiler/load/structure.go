@@ -7,8 +7,12 @@ import (
 	"strings"
 
 	"cuelang.org/go/cue"
+	"cuelang.org/go/cue/ast"
+	"cuelang.org/go/cue/token"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/schema/shape"
 )
 
@@ -173,17 +177,38 @@ func combine(fromCUE []finding, structure, grammar diag.List) diag.List {
 		if known[f.Path] && (f.weak || f.rank == rankUnknown || f.rank == rankLiteral) {
 			continue
 		}
+		if f.rank == rankUnknown && isKnown(f.parts) {
+			continue // of an alternative that the user did not choose
+		}
 		if f.rank == rankUnknown && slices.ContainsFunc(specific, func(d diag.Diagnostic) bool { return beneath(f.Path, d.Path) }) {
 			continue // a field of a map entry whose name is not allowed
 		}
 		inside := func(path string) bool { return beneath(path, f.Path) }
-		if f.weak && (slices.ContainsFunc(specific, func(d diag.Diagnostic) bool { return inside(d.Path) }) ||
+		if (f.weak || f.rank == rankLiteral) && (slices.ContainsFunc(specific, func(d diag.Diagnostic) bool { return inside(d.Path) }) ||
 			slices.ContainsFunc(fromCUE, func(g finding) bool { return inside(g.Path) })) {
 			continue
 		}
 		out = append(out, f.Diagnostic)
 	}
 	return out
+}
+
+// fieldAt returns the field of the language at a path of CUE, or nil.
+func fieldAt(parts []string) (*shape.Language, *shape.Field) {
+	language, err := shape.Get()
+	if err != nil {
+		return nil, nil
+	}
+	path := make([]string, len(parts))
+	for i, part := range parts {
+		path[i] = unquoteLabel(part)
+	}
+	return language, language.Find(path)
+}
+
+func isKnown(parts []string) bool {
+	_, f := fieldAt(parts)
+	return f != nil
 }
 
 func beneath(path, parent string) bool {
@@ -200,3 +225,18 @@ func parentPath(path string) string {
 }
 
 func lastName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+// labelPlace returns where a field's name is written.
+func (x explainer) labelPlace(v cue.Value) policy.Place {
+	if field, ok := v.Source().(*ast.Field); ok {
+		place, _ := x.names.place(field.Label.Pos())
+		return place
+	}
+	for _, pos := range positions(v) {
+		if place, kind := x.names.place(pos); kind != ir.OriginDefault {
+			return place
+		}
+	}
+	place, _ := x.names.place(token.NoPos)
+	return place
+}

@@ -89,7 +89,21 @@ func parse() (*Language, error) {
 		l.Definitions[name] = l.field(decls, decls[name], name)
 	}
 	l.Policy = l.field(decls, decls["#Policy"], "")
+	l.Walk(l.shareDefaults)
 	return l, nil
+}
+
+// shareDefaults gives the fields of a definition the defaults that they have where f refers to it.
+func (l *Language) shareDefaults(f *Field) {
+	ref, ok := f.Expr.(*ast.Ident)
+	if !ok || l.Definitions[ref.Name] == nil {
+		return
+	}
+	for _, sub := range f.Fields {
+		if shared := l.Definitions[ref.Name].Lookup(sub.Name); shared != nil && sub.Default != nil {
+			shared.Default = sub.Default
+		}
+	}
 }
 
 func (l *Language) addDefaults(at string, value ast.Expr) {
@@ -165,6 +179,47 @@ func (f *Field) Lookup(name string) *Field {
 	return nil
 }
 
+// Find returns the field at a path of CUE, whose indices are numbers, or nil.
+func (l *Language) Find(path []string) *Field {
+	f := l.Policy
+	for _, name := range path {
+		switch sub := f.Lookup(name); {
+		case sub != nil:
+			f = sub
+		case f.Elem != nil:
+			f = f.Elem
+		default:
+			return nil
+		}
+	}
+	return f
+}
+
+// Forms returns the definitions among which a field's constraint lets choose.
+func (l *Language) Forms(f *Field) []string {
+	var names []string
+	var collect func(expr ast.Expr, chosen bool)
+	collect = func(expr ast.Expr, chosen bool) {
+		switch x := expr.(type) {
+		case *ast.ParenExpr:
+			collect(x.X, chosen)
+		case *ast.BinaryExpr:
+			if x.Op == token.OR {
+				collect(x.X, true)
+				collect(x.Y, true)
+			}
+		case *ast.Ident:
+			if definition := l.Definitions[x.Name]; chosen && definition != nil {
+				names = append(names, x.Name)
+			} else if definition != nil {
+				collect(definition.Expr, false)
+			}
+		}
+	}
+	collect(f.Expr, false)
+	return names
+}
+
 // Walk calls visit for every field of the language in the order of declaration, elements after their lists.
 func (l *Language) Walk(visit func(*Field)) { walk(l.Policy, visit) }
 
@@ -211,7 +266,7 @@ func join(at, name string) string {
 // docOf returns a declaration's comment with its lines joined to paragraphs.
 func docOf(decl *ast.Field) string {
 	var lines []string
-	for _, group := range decl.Comments() {
+	for _, group := range ast.Comments(decl) {
 		if !group.Doc {
 			continue
 		}
