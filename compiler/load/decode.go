@@ -99,6 +99,10 @@ func (n node) read() (v cue.Value, o policy.Origin, set, ok bool) {
 // origin says who wrote v. An element that a list expression took from a preset knows only the preset's line, so the
 // user's is added.
 func (n node) origin(v cue.Value) policy.Origin {
+	if !n.present() { // of the default layer, which nobody else contributes to
+		place, _ := n.d.names.place(v.Pos())
+		return policy.Origin{Place: place, Path: n.path, Kind: ir.OriginDefault}
+	}
 	o := n.d.names.origin(v, n.path)
 	if o.Kind == ir.OriginPreset && n.via.File != "" && !containsPlace(o.Also, n.via) {
 		o.Also = append(o.Also, n.via)
