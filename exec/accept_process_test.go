@@ -33,7 +33,7 @@ func Test_supervisor_8_97_98_exit_codes(t *testing.T) {
 			{"not_found_by_path", []string{b.Work + "/missing"}, 127, ""},
 			{"arguments_as_they_are", []string{"printf", "%s|", "", "a b", "--", "-p", "*"}, 0, "|a b|--|-p|*|"},
 		} {
-			t.Run(tc.name, func(t *testing.T) { wantRun(t, b.Run(artifact, tc.args...), tc.code, tc.stdout) })
+			t.Run(tc.name, func(t *testing.T) { wantRun(t, b.In(t).Run(artifact, tc.args...), tc.code, tc.stdout) })
 		}
 	})
 }
@@ -171,6 +171,7 @@ import subprocess
 print(sum(subprocess.run(["/bin/true"]).returncode == 0 for _ in range(20)))`, "20", 2},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
+				b := b.In(t)
 				wantRun(t, b.Run(b.Policy(b.Base(limited(tc.processes))), py, "-c", tc.script), 0, tc.want)
 			})
 		}
@@ -183,6 +184,7 @@ func Test_supervisor_8_19_signal_to_the_executor(t *testing.T) {
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			t.Run(sig.String(), func(t *testing.T) {
+				b := b.In(t)
 				os.Remove(b.Work + "/pid")
 				p := exectest.Start(t, b.Opts(artifact, "/bin/sh", "-c", "echo $$ > pid; exec sleep 300"))
 				pid := readPid(t, b.Work+"/pid")

@@ -1,7 +1,6 @@
 package exec_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +61,7 @@ func (s suite) run(t *testing.T) {
 		artifact := b.Policy(b.Base(g))
 		for _, a := range s.attempts {
 			t.Run(a.name, func(t *testing.T) {
+				b := b.In(t)
 				words := []string{"$WORK", b.Work, "$OUT", b.Outside}
 				if s.setup != nil {
 					words = append(words, s.setup(t, b)...)
@@ -136,6 +136,7 @@ func checkAllowed(t *testing.T, b *exectest.Box, artifact string, table []allowe
 	t.Helper()
 	for _, a := range table {
 		t.Run(a.name, func(t *testing.T) {
+			b := b.In(t)
 			args := replaceAll(a.args, []string{"$WORK", b.Work, "$OUT", b.Outside})
 			if got := b.Attempt(artifact, args...); got != a.want {
 				t.Errorf("probe %q = %q, want %q", args, got, a.want)
@@ -166,5 +167,3 @@ func python(t *testing.T) string {
 	t.Helper()
 	return program(t, "/usr/bin/python3")
 }
-
-func lines(format string, args ...any) string { return strings.TrimSpace(fmt.Sprintf(format, args...)) }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -41,7 +42,7 @@ type Box struct {
 	Outside string // granted by nothing
 	root    string
 	tb      testing.TB
-	sealed  int
+	sealed  *atomic.Int32 // counts policies, for their file names
 }
 
 // NewBox makes the folders and removes them at the test's end.
@@ -53,10 +54,17 @@ func NewBox(tb testing.TB, u User) *Box {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { os.RemoveAll(root) })
-	b := &Box{User: u, Probe: probe, root: root, tb: tb}
+	b := &Box{User: u, Probe: probe, root: root, tb: tb, sealed: new(atomic.Int32)}
 	b.check(os.Chmod(root, 0o755))
 	b.Work, b.Outside = b.mkdir("work"), b.mkdir("outside")
 	return b
+}
+
+// In returns the same box for a subtest, which then is what fails.
+func (b *Box) In(tb testing.TB) *Box {
+	sub := *b
+	sub.tb = tb
+	return &sub
 }
 
 func (b *Box) check(err error) {
@@ -130,8 +138,7 @@ func (b *Box) Base(g Grants) string {
 // Compile runs sandlock-compile on policy text and returns its result and the artifact's path.
 func (b *Box) Compile(policy string) (Result, string) {
 	b.tb.Helper()
-	b.sealed++
-	source := filepath.Join(b.root, fmt.Sprintf("policy%d.cue", b.sealed))
+	source := filepath.Join(b.root, fmt.Sprintf("policy%d.cue", b.sealed.Add(1)))
 	artifact := strings.TrimSuffix(source, ".cue") + ".sbx"
 	b.check(os.WriteFile(source, []byte(policy), 0o644))
 	r := Run(b.tb, Opts{User: Self(), Args: []string{Compiler(b.tb), source, "-o", artifact}, Dir: b.root})

@@ -22,14 +22,14 @@ var processCommands = []command{
 		time.Sleep(time.Duration(number(args[0])) * time.Second)
 		return succeeded
 	}},
-	{"daemon", "FILE SECONDS", 2, daemon},
+	{"daemon", "FILE SECONDS [subreaper]", 2, daemon},
 	{"daemon-middle", "FILE SECONDS", 2, func(args []string) outcome {
 		_, err := spawn(&syscall.SysProcAttr{Setpgid: true}, "heartbeat", args[0], args[1])
 		return result(err)
 	}},
 	{"heartbeat", "FILE SECONDS", 2, heartbeat},
 	{"stop-self", "FILE", 1, func(args []string) outcome {
-		if err := os.WriteFile(args[0], []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		if err := os.WriteFile(args[0], []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 			return failedAt("write", err)
 		}
 		return result(unix.Kill(os.Getpid(), unix.SIGSTOP))
@@ -123,6 +123,11 @@ func threads(args []string) outcome {
 
 // daemon leaves a process behind as daemons do: own session, parent gone, own group.
 func daemon(args []string) outcome {
+	if len(args) > 2 {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return failedAt("subreaper", err)
+		}
+	}
 	pid, err := spawn(&syscall.SysProcAttr{Setsid: true}, "daemon-middle", args[0], args[1])
 	if err != nil {
 		return failedAt("fork", err)
