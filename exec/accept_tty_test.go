@@ -1,0 +1,77 @@
+package exec_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sandlock-go/sandlock/exec/exectest"
+)
+
+// onTerminal runs args with a pseudo-terminal as controlling terminal, and returns what it shows in the end.
+func onTerminal(t *testing.T, b *exectest.Box, args ...string) (string, *exectest.PTY) {
+	t.Helper()
+	tty := exectest.NewPTY(t, b.User)
+	exectest.Run(t, exectest.Opts{User: b.User, Args: args, TTY: tty, Dir: b.Work})
+	return tty.Output(), tty
+}
+
+// Numbers 94 to 96: only a run that has the terminal for all of its streams takes it, and it gives it back.
+func Test_supervisor_8_94_95_96_foreground(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		artifact := b.Policy(b.Base(exectest.Grants{}))
+		seen := filepath.Join(b.Work, "seen")
+		for _, tc := range []struct {
+			name, mode string
+			command    []string
+			during     string
+		}{
+			{"supervisor_8_94_captured", "captured", []string{"foreground"}, "foreground=false"},
+			{"supervisor_8_95_interactive", "interactive", []string{"foreground"}, "foreground=true"},
+			{"supervisor_8_96_killed", "terminate=" + seen, []string{"foreground-file", seen, "30"}, "foreground=true"},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				b := b.In(t)
+				args := append([]string{b.Probe, "tty-parent", tc.mode, exectest.Executor(t), "-q", artifact, "--", b.Probe}, tc.command...)
+				got, _ := onTerminal(t, b, args...)
+				if !strings.Contains(got, "before: value foreground=true") || !strings.Contains(got, "after: value foreground=true") {
+					t.Errorf("the starter's terminal: %q, want it in the foreground before and after", got)
+				}
+				if !strings.Contains(got, tc.during) {
+					t.Errorf("the command's terminal: %q, want %s", got, tc.during)
+				}
+			})
+		}
+	})
+}
+
+// Attacks on the terminal that the command shares with its user. The controls type and paste for real.
+func Test_escape_01_02_03_terminal_injection(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		artifact := b.Policy(b.Base(exectest.Grants{}))
+		for _, tc := range []struct{ name, cmd string }{
+			{"escape_01_tiocsti", "0x5412"},
+			{"escape_02_tiocsti_high_bits", "0x100005412"},
+			{"escape_03_tioclinux", "0x541c"},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				b := b.In(t)
+				attempt := []string{b.Probe, "call", "ioctl", "0", tc.cmd, "s:x"}
+				got, tty := onTerminal(t, b, append([]string{exectest.Executor(t), "-q", artifact, "--"}, attempt...)...)
+				if !strings.Contains(got, "errno EPERM") {
+					t.Errorf("inside: %q, want errno EPERM", got)
+				}
+				if n := tty.Typed(t); n != 0 {
+					t.Errorf("inside: %d bytes were typed on the terminal", n)
+				}
+				// Outside the filter does not answer: the kernel takes the byte, or says that this host or terminal
+				// does not offer it.
+				if got, _ := onTerminal(t, b, attempt...); strings.Contains(got, "errno EPERM") && u.Root() {
+					t.Errorf("outside: %q: the control is refused too", got)
+				}
+			})
+		}
+	})
+}
