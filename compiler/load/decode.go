@@ -26,6 +26,7 @@ type decoder struct {
 	// package policy see, and what cannot be read is left to CUE's own errors.
 	partial bool
 	diags   diag.List
+	fields  map[cue.Value]map[string]cue.Value // what fieldsOf has listed
 }
 
 // node is a place in the tree: the policy's value, which may not exist, and the default layer's.
@@ -34,17 +35,19 @@ type node struct {
 	path string
 	v    cue.Value
 	def  cue.Value
+	user cue.Value    // as v, before the policy met the schema; may not exist although v does
+	elem bool         // whether this is an element of a list
 	via  policy.Place // the user's expression that took a list from a preset; empty otherwise
 }
 
 // at returns a field of n.
 func (n node) at(name string) node {
-	return node{d: n.d, path: joinPath(n.path, name), v: lookup(n.v, name), def: lookup(n.def, name), via: n.via}
+	return node{d: n.d, path: joinPath(n.path, name), v: n.d.lookup(n.v, name), def: n.d.lookup(n.def, name), user: n.d.lookup(n.user, name), via: n.via}
 }
 
 // withDefaults gives n, an element of a list, the defaults of its definition.
 func (n node) withDefaults(definition string) node {
-	n.def = lookup(n.d.lang.elements, definition)
+	n.def = n.d.lookup(n.d.lang.elements, definition)
 	return n
 }
 
@@ -54,11 +57,32 @@ func (n node) withoutDefaults() node {
 	return n
 }
 
-func lookup(v cue.Value, name string) cue.Value {
+// lookup returns a field of v, or the zero Value. It lists the fields of each struct once: most fields of a policy are
+// absent, and CUE's LookupPath makes an error with its positions for each of those.
+func (d *decoder) lookup(v cue.Value, name string) cue.Value {
 	if v == (cue.Value{}) {
 		return v
 	}
-	return v.LookupPath(cue.MakePath(cue.Str(name)))
+	fields, ok := d.fields[v]
+	if !ok {
+		fields = fieldsOf(v)
+		if d.fields == nil {
+			d.fields = map[cue.Value]map[string]cue.Value{}
+		}
+		d.fields[v] = fields
+	}
+	return fields[name]
+}
+
+func fieldsOf(v cue.Value) map[string]cue.Value {
+	it, err := v.Fields()
+	fields := map[string]cue.Value{}
+	for err == nil && it.Next() {
+		if it.Selector().LabelType() == cue.StringLabel {
+			fields[it.Selector().Unquoted()] = it.Value()
+		}
+	}
+	return fields
 }
 
 // joinPath appends a field to a path; names that are not identifiers are quoted.
@@ -103,7 +127,11 @@ func (n node) origin(v cue.Value) policy.Origin {
 		place, _ := n.d.names.place(v.Pos())
 		return policy.Origin{Place: place, Path: n.path, Kind: ir.OriginDefault}
 	}
-	o := n.d.names.origin(v, n.path)
+	where, ok := positionsBeside(v, n.user, n.elem)
+	if !ok {
+		where = positions(v)
+	}
+	o := n.d.names.originOf(where, n.path)
 	if o.Kind == ir.OriginPreset && n.via.File != "" && !containsPlace(o.Also, n.via) {
 		o.Also = append(o.Also, n.via)
 	}
@@ -207,8 +235,12 @@ func list[T any](n node, elem func(node) policy.Val[T]) policy.List[T] {
 		n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has %d elements, at most %d are allowed", length, maxItems)})
 		return l
 	}
+	userIt, userErr := n.user.List()
 	for i := 0; it.Next(); i++ {
-		e := node{d: n.d, path: n.path + "[" + strconv.Itoa(i) + "]", via: n.via}
+		e := node{d: n.d, path: n.path + "[" + strconv.Itoa(i) + "]", elem: true, via: n.via}
+		if userErr == nil && userIt.Next() {
+			e.user = userIt.Value()
+		}
 		if o.Kind == ir.OriginUser {
 			e.via = o.Place
 		}
@@ -258,21 +290,17 @@ func entries[T any](n node, checkName func(string) error, entry func(n node, nam
 	if !ok {
 		return l
 	}
-	it, err := v.Fields()
-	if err != nil {
+	if kind := v.IncompleteKind(); kind != cue.StructKind && !n.d.partial {
 		n.wrongType(v, o, "a struct")
 		return l
 	}
-	fields := map[string]cue.Value{}
-	for it.Next() {
-		fields[it.Selector().Unquoted()] = it.Value()
-	}
+	fields := fieldsOf(v)
 	if len(fields) > maxItems {
 		n.d.fail(o, &policy.GrammarError{Rule: "list-size", Msg: fmt.Sprintf("has %d entries, at most %d are allowed", len(fields), maxItems)})
 		return l
 	}
 	for _, name := range sortedKeys(fields) {
-		e := node{d: n.d, path: joinPath(n.path, name), v: fields[name]}
+		e := node{d: n.d, path: joinPath(n.path, name), v: fields[name], user: n.d.lookup(n.user, name)}
 		_, o, set, _ := e.readContainer()
 		val := policy.Val[T]{V: entry(e, name), Set: set, Origin: o}
 		if err := checkName(name); err != nil {

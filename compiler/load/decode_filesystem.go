@@ -33,7 +33,7 @@ func pathRule(n node) policy.Val[policy.PathRule] {
 	if n.kind() == cue.StructKind {
 		r = policy.PathRule{Path: path(n.at("path")), Optional: boolean(n.at("optional"))}
 	} else {
-		optional := node{d: n.d, path: n.path + ".optional", def: lookup(n.def, "optional")}
+		optional := node{d: n.d, path: n.path + ".optional", def: n.d.lookup(n.def, "optional")}
 		r = policy.PathRule{Path: path(n.withoutDefaults()), Optional: boolean(optional)}
 	}
 	val := policy.Val[policy.PathRule]{V: r, Set: r.Path.Set, Origin: r.Path.Origin}

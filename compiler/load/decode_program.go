@@ -11,9 +11,9 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-// policy decodes a whole policy.
-func (d *decoder) policy(v cue.Value) *policy.Policy {
-	n := node{d: d, v: v, def: d.lang.defaults}
+// policy decodes a whole policy; user is v before it met the schema.
+func (d *decoder) policy(v, user cue.Value) *policy.Policy {
+	n := node{d: d, v: v, def: d.lang.defaults, user: user}
 	return &policy.Policy{
 		Name:        text(n.at("name"), policy.ParseName),
 		Description: word(n.at("description")),

@@ -53,11 +53,11 @@ func Load(opts Options) (*policy.Policy, diag.List) {
 	d := &decoder{names: src.names, lang: lang}
 	if err := merged.Validate(cue.Concrete(true), cue.Final()); err != nil {
 		d.partial = true
-		d.policy(user)
+		d.policy(user, user)
 		x := explainer{names: src.names, user: user, lang: lang}
 		return nil, combine(x.findings(err), x.structure(), d.diags).Sorted()
 	}
-	p := d.policy(merged)
+	p := d.policy(merged, user)
 	if len(d.diags) > 0 {
 		return nil, d.diags.Sorted()
 	}

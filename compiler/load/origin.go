@@ -44,10 +44,12 @@ func (n names) file(name string) policy.Place {
 
 // origin says who wrote v. A literal comes first, then the fields and references through which it was taken; positions
 // in the schema are never an origin, except for values of the default layer, which have no other.
-func (n names) origin(v cue.Value, path string) policy.Origin {
+func (n names) origin(v cue.Value, path string) policy.Origin { return n.originOf(positions(v), path) }
+
+func (n names) originOf(positions []token.Pos, path string) policy.Origin {
 	o := policy.Origin{Path: path}
 	var first token.Pos
-	for _, pos := range positions(v) {
+	for _, pos := range positions {
 		place, kind := n.place(pos)
 		switch {
 		case kind == ir.OriginDefault:
@@ -108,4 +110,28 @@ func positions(v cue.Value) []token.Pos {
 	}
 	conjuncts(v, 8)
 	return out
+}
+
+// positionsBeside is [positions] for a value that is written in one place of the policy, which user, the policy before
+// it met the schema, tells: the conjuncts of the schema need not be asked then, which takes most of the time. ok is
+// false where there are several places, or user says nothing.
+func positionsBeside(v, user cue.Value, element bool) (out []token.Pos, ok bool) {
+	switch source := user.Source().(type) {
+	case nil:
+		return nil, false
+	case *ast.Field:
+		out = append(out, source.Value.Pos())
+	default:
+		// A field written several times has no *ast.Field, an element of a list never has one.
+		if !element {
+			return nil, false
+		}
+		out = append(out, source.Pos())
+	}
+	if literal := v.Source(); literal != nil {
+		if _, isField := literal.(*ast.Field); !isField {
+			out = append([]token.Pos{v.Pos()}, out...)
+		}
+	}
+	return out, true
 }
