@@ -102,6 +102,13 @@ func (l *lifetime) fail(err error) {
 	l.killAll()
 }
 
+// failure returns why the executor had to end the command itself, nil if it had not.
+func (l *lifetime) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fault
+}
+
 // killAll ends the command; finish then ends what is left of its family.
 func (l *lifetime) killAll() {
 	l.refuseForks()

@@ -220,7 +220,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	}
 	result.Denied = handlers.denied()
 	s.options.Audit.Write(exitLine(result))
-	if err := errors.Join(serveErr, life.fault); err != nil {
+	if err := errors.Join(serveErr, life.failure()); err != nil {
 		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}
 	}
 	return result, nil
