@@ -34,8 +34,6 @@ var processCommands = []command{
 		}
 		return result(unix.Kill(os.Getpid(), unix.SIGSTOP))
 	}},
-	{"getppid-loop", "N", 1, getppidLoop},
-	{"clone-loop", "N", 1, cloneLoop},
 }
 
 // spawn starts this program again with plain fork and exec.
@@ -156,26 +154,4 @@ func heartbeat(args []string) outcome {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return succeeded
-}
-
-// getppidLoop is the cheapest system call that libc and the vDSO do not answer.
-func getppidLoop(args []string) outcome {
-	n := number(args[0])
-	start := time.Now()
-	for range n {
-		unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-	}
-	return value("%.2f", float64(time.Since(start).Nanoseconds())/float64(n))
-}
-
-// cloneLoop measures a fork with its wait.
-func cloneLoop(args []string) outcome {
-	n := number(args[0])
-	start := time.Now()
-	for range n {
-		if got := cloneOnce(0); got != succeeded {
-			return got
-		}
-	}
-	return value("%.2f", float64(time.Since(start).Nanoseconds())/float64(n))
 }
