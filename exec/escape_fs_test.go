@@ -210,9 +210,6 @@ var changeAttempts = []attempt{
 	{"escape_14_linkat_empty_path", []string{"link-empty", "$SECRET", "$WORK/hard"}, []string{"errno EXDEV", "errno EACCES", "errno ENOENT", "errno EPERM"}, mayRefuse},
 }
 
-// noOpenat2: a policy with write grants has no openat2, whose mode lies in memory; libraries fall back to openat.
-var noOpenat2 = []string{"errno EACCES", "errno ENOSYS"}
-
 // acrossGrants: Landlock answers EXDEV where a copy would be allowed on its own, so that mv copies.
 var acrossGrants = []string{"errno EXDEV", "errno EACCES"}
 
