@@ -28,7 +28,6 @@ type lifetime struct {
 	own         *kernel.Ruleset
 	terminal    bool // the command has the terminal
 	refuseForks func()
-	keep        uint64 // capabilities that the command has, and this process may keep
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
@@ -45,24 +44,24 @@ var forwarded = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 }
 
-// begin starts watching. It is called a millisecond after the start, and returns at once: asking the runtime for
-// signals and for a change of all its threads takes as long as a short command. A signal that comes earlier ends the
-// executor, and by its parent-death signal the command.
-func (l *lifetime) begin() {
-	go l.relay()
+// catchSignals asks the runtime for signals. It is called before the command exists: from then on none is lost, and the
+// threads that this starts do not hold up the first answers (see supervise.Serve).
+func catchSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded...)
+	return signals
+}
+
+// begin starts watching the command, and delivers the signals that have come meanwhile.
+func (l *lifetime) begin(signals <-chan os.Signal) {
+	go l.relay(signals)
 	if onTerminal() {
 		go l.followStops()
 	}
 }
 
-func (l *lifetime) relay() {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
-	err := l.confine()
-	if err == nil {
-		err = kernel.DropCapabilities(l.keep)
-	}
-	if err != nil {
+func (l *lifetime) relay(signals <-chan os.Signal) {
+	if err := l.confine(); err != nil {
 		l.fail(err)
 	}
 	var expired <-chan time.Time

@@ -178,11 +178,17 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if err := kernel.BecomeSubreaper(); err != nil {
 		return Result{}, &SetupError{[]string{"become subreaper: " + err.Error()}}
 	}
-	// This thread first: the command's domain is then nested in ours, which is what lets this thread (and no other)
+	// Before the command exists: changing all threads stops them for a moment, which a caller that waits for its answer
+	// would notice (see supervise.Serve).
+	if err := kernel.DropCapabilities(plan.Capabilities); err != nil {
+		return Result{}, &SetupError{[]string{"drop the executor's capabilities: " + err.Error()}}
+	}
+	// The command's domain is then nested in this thread's, which is what lets this thread (and no other)
 	// read the command's memory. See the package comment of supervise.
 	if err := confineThread(rs.own); err != nil {
 		return Result{}, &SetupError{[]string{"confine the executor: " + err.Error()}}
 	}
+	signals := catchSignals()
 	started := time.Now()
 	child, err := stage.Start(plan)
 	if err != nil {
@@ -193,9 +199,6 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	handlers, err := s.handlers(child, family, journal)
 	if err == nil {
 		err = kernel.HideSelf()
-	}
-	if err == nil {
-		err = kernel.DropThreadCapabilities(plan.Capabilities)
 	}
 	var dispatcher *supervise.Dispatcher
 	if err == nil {
@@ -208,9 +211,10 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
 	life := &lifetime{
 		child: child, family: family, own: rs.own, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
-		keep: plan.Capabilities, limit: s.timeLimit(), started: started, audit: s.options.Audit,
+		limit: s.timeLimit(), started: started, audit: s.options.Audit,
 	}
-	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD, life.begin)
+	life.begin(signals)
+	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}

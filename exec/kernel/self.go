@@ -1,8 +1,8 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,17 +21,9 @@ func Capabilities() (uint64, error) {
 	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
 }
 
-// DropThreadCapabilities leaves the calling thread with the capabilities in keep at most.
-func DropThreadCapabilities(keep uint64) error {
-	return dropCapabilities(keep, syscall.RawSyscall)
-}
-
-// DropCapabilities leaves every thread of this process with the capabilities in keep at most. It interrupts them all.
+// DropCapabilities leaves every thread of this process with the capabilities in keep at most, and the calling thread,
+// whose children inherit that, with a bounding set of no more. It interrupts all threads.
 func DropCapabilities(keep uint64) error {
-	return dropCapabilities(keep, psx.Syscall3) // which works in binaries with C code too
-}
-
-func dropCapabilities(keep uint64, call func(nr, a1, a2, a3 uintptr) (uintptr, uintptr, syscall.Errno)) error {
 	have, err := Capabilities()
 	if err != nil {
 		return err
@@ -39,14 +31,36 @@ func dropCapabilities(keep uint64, call func(nr, a1, a2, a3 uintptr) (uintptr, u
 	if have&^keep == 0 {
 		return nil
 	}
+	if have>>unix.CAP_SETPCAP&1 == 1 {
+		if err := dropBounding(keep); err != nil {
+			return err
+		}
+	}
 	keep &= have
 	header := &unix.CapUserHeader{Version: capabilityVersion3}
 	data := &[2]unix.CapUserData{
 		{Effective: uint32(keep), Permitted: uint32(keep)},
 		{Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)},
 	}
-	if _, _, e := call(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0); e != 0 {
+	// Capabilities belong to threads. psx repeats the call on each of them, in binaries with C code too.
+	if _, _, e := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0); e != 0 {
 		return fmt.Errorf("capset: %w", e)
+	}
+	return nil
+}
+
+func dropBounding(keep uint64) error {
+	for c := range 64 {
+		if keep>>c&1 == 1 {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return nil // past the last capability that this kernel knows
+		}
+		if err != nil {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
 	}
 	return nil
 }
