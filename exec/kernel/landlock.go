@@ -68,8 +68,5 @@ func (r *Ruleset) RestrictThread() error { return ll.LandlockRestrictSelf(r.FD, 
 // Close releases the ruleset; a domain made from it stays in force.
 func (r *Ruleset) Close() { _ = unix.Close(r.FD) }
 
-// LandlockRestrictSelf is the number of landlock_restrict_self(2), the same on every architecture.
-const LandlockRestrictSelf = unix.SYS_LANDLOCK_RESTRICT_SELF
-
 // ErrNoLandlock is returned where the kernel has no Landlock.
 var ErrNoLandlock = errors.New("the kernel offers no Landlock (needs CONFIG_SECURITY_LANDLOCK and lsm=landlock,…)")

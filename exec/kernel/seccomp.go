@@ -35,12 +35,6 @@ func FilterProgram(insns []byte) (*unix.SockFprog, error) {
 	return &unix.SockFprog{Len: uint16(n), Filter: &filter[0]}, nil
 }
 
-// InstallFilter installs a filter on the calling thread, which must have no_new_privs set.
-func InstallFilter(prog *unix.SockFprog, flags uintptr) error {
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, SeccompSetModeFilter, flags, uintptr(unsafe.Pointer(prog)))
-	return errnoErr(e)
-}
-
 // actionAvailable asks the kernel for a return action (Linux 4.14).
 func actionAvailable(action uint32) bool {
 	_, _, e := unix.Syscall(unix.SYS_SECCOMP, seccompGetActionAvail, 0, uintptr(unsafe.Pointer(&action)))
