@@ -12,7 +12,8 @@ import (
 var raceCommands = []command{{"swap-race", "DIR SECRET N", 3, swapRace}}
 
 // swapRace opens DIR/link N times while another thread makes it point to DIR/ok and to SECRET in turn. SECRET's first
-// byte is "S"; an open that reads it is a leak.
+// byte is "S"; an open that reads it is a leak. A race needs two runners: on a busy machine the opens go on until the
+// link was swapped half as often as that too.
 func swapRace(args []string) outcome {
 	dir, secret, n := args[0], args[1], number(args[2])
 	link, next := dir+"/link", dir+"/next"
@@ -23,6 +24,7 @@ func swapRace(args []string) outcome {
 		return failedAt("symlink", err)
 	}
 	var stop atomic.Bool
+	var swaps atomic.Int64
 	go func() {
 		runtime.LockOSThread()
 		for !stop.Load() {
@@ -30,11 +32,12 @@ func swapRace(args []string) outcome {
 				unix.Symlink(target, next)
 				unix.Rename(next, link)
 			}
+			swaps.Add(1)
 		}
 	}()
 	leaks, opened, refused := 0, 0, 0
 	buf := make([]byte, 1)
-	for range n {
+	for i := 0; i < n || swaps.Load() < int64(n/2); i++ {
 		fd, err := unix.Open(link, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			refused++

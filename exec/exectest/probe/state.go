@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 	"unsafe"
 
@@ -96,13 +95,19 @@ func openDescriptors([]string) outcome {
 	return value("%s", strings.Join(open, " "))
 }
 
-// layout prints addresses that the kernel chose: the same in every run when it does not randomise them.
+// layout prints addresses that the kernel chose before the first instruction: the same in every run when it does not
+// randomise them. What this runtime maps later depends on when its threads start.
 func layout([]string) outcome {
-	page, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
-	if errno != 0 {
-		return result(errno)
+	const sysinfoEhdr, random = 33, 25 // AT_SYSINFO_EHDR and AT_RANDOM, getauxval(3)
+	vector, err := unix.Auxv()
+	if err != nil {
+		return failedAt("auxv", err)
 	}
-	return value("mmap=%x stack=%x", page, uintptr(unsafe.Pointer(unsafe.StringData(os.Args[0]))))
+	addresses := map[uintptr]uintptr{}
+	for _, entry := range vector {
+		addresses[entry[0]] = entry[1]
+	}
+	return value("vdso=%x stack=%x", addresses[sysinfoEhdr], addresses[random])
 }
 
 func pointers(list []*byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(list))) }
