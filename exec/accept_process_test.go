@@ -105,6 +105,16 @@ func Test_supervisor_8_14_timeout(t *testing.T) {
 	})
 }
 
+// A child that ends while its parent forks again must not make that fork fail: shells that install their handler of
+// SIGCHLD without SA_RESTART, dash above all, would say "Cannot fork".
+func Test_fork_is_not_interrupted(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		script := "i=0; while [ $i -lt 100 ]; do echo a | cat | cat | cat >/dev/null || exit 1; i=$((i+1)); done; echo done"
+		wantRun(t, b.Sh(b.Policy(b.Base(exectest.Grants{Write: []string{"/dev/null"}})), script), 0, "done")
+	})
+}
+
 func limited(n int) exectest.Grants {
 	return exectest.Grants{More: fmt.Sprintf("limits: processes: %d", n)}
 }

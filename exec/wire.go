@@ -8,6 +8,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
+	"github.com/sandlock-go/sandlock/exec/handler/restart"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/exec/supervise"
@@ -28,6 +29,7 @@ type wired struct {
 //
 //	explain    first: it only watches, or answers what the filter would have refused without asking
 //	processes  the fork family
+//	restart    rt_sigaction of SIGCHLD
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (wired, error) {
@@ -55,6 +57,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
 		w.refuseForks = h.Close
+	}
+	if s.notifies("rt_sigaction") {
+		w.list = append(w.list, restart.New(s.arch))
 	}
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, s.grants, j))

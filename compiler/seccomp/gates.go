@@ -15,6 +15,8 @@ var gates = map[string]func(*builder) ir.SyscallEntry{
 	"fork":  (*builder).fork,
 	"vfork": (*builder).fork,
 
+	"rt_sigaction": (*builder).sigaction,
+
 	"socket":     (*builder).socket,
 	"socketpair": (*builder).socketpair,
 	"listen":     (*builder).listen,
@@ -80,6 +82,22 @@ func (b *builder) fork() ir.SyscallEntry {
 		return ir.SyscallEntry{Action: ir.Notify, Reason: reasonProcesses, Origin: b.req.ProcessOrigin}
 	}
 	return ir.SyscallEntry{Action: ir.Allow}
+}
+
+const sigchld = 17
+
+// sigaction has the supervisor look at handlers of SIGCHLD wherever it answers forks. A child that ends in the moment
+// before the supervisor has taken up its parent's next fork interrupts that call; where the handler does not ask for
+// restarts the parent would see EINTR, which fork(2) never returns (see exec/handler/restart).
+func (b *builder) sigaction() ir.SyscallEntry {
+	e := ir.SyscallEntry{Action: ir.Allow}
+	if _, denied := b.deniedByPolicy("clone"); !denied && b.fork().Action == ir.Notify {
+		e.Clauses = []ir.Clause{{
+			Conds:  []ir.Cond{is(0, sigchld), {Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: 0}},
+			Action: ir.Notify, Reason: "limits.processes: a child that ends must not interrupt fork", Origin: b.req.ProcessOrigin,
+		}}
+	}
+	return e
 }
 
 // Requests of ioctl (asm-generic/ioctls.h, linux/sockios.h, linux/fs.h).

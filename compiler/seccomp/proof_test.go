@@ -171,9 +171,17 @@ func TestHotCallsAreCached(t *testing.T) {
 	}
 }
 
-// A policy pays for what it uses: with nothing but a limit on processes, only the fork family is notified.
+// A policy pays for what it uses: with nothing but a limit on processes, only the fork family is notified, and
+// of rt_sigaction only a handler for SIGCHLD, which could interrupt it.
 func TestMinimalNotifiesTheForkFamilyOnly(t *testing.T) {
-	want := map[string]bool{"clone": true, "fork": true, "vfork": true}
+	want := map[string]bool{"clone": true, "fork": true, "vfork": true, "rt_sigaction": true}
+	limited := seccomp.Request{ProcessLimit: true}
+	expect(t, limited, sys("rt_sigaction", 17, 0x1000), notify)
+	expect(t, limited, sys("rt_sigaction", 17, 0), allow)
+	expect(t, limited, sys("rt_sigaction", 2, 0x1000), allow)
+	expect(t, seccomp.Request{}, sys("rt_sigaction", 17, 0x1000), allow)
+	limited.Deny = []seccomp.Named{{Name: "clone"}}
+	expect(t, limited, sys("rt_sigaction", 17, 0x1000), allow)
 	for _, a := range abi.Arches {
 		table := mustTable(t, a, seccomp.Request{ProcessLimit: true})
 		for _, s := range abi.Syscalls(a) {

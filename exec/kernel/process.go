@@ -143,6 +143,17 @@ func ReadMemory(pid int, addr uint64, b []byte) (int, error) {
 	return unix.ProcessVMReadv(pid, local, remote, 0)
 }
 
+// WriteMemory copies into another process's memory (process_vm_writev(2)): writable pages only.
+func WriteMemory(pid int, addr uint64, b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}
+	return unix.ProcessVMWritev(pid, local, remote, 0)
+}
+
 // Alive reports whether the process behind a pidfd has not exited. A zombie is not alive.
 func Alive(pidfd int) bool {
 	set := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}

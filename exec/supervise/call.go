@@ -13,6 +13,7 @@ import (
 // Guest is how a call's memory and validity are looked up; tests replace it.
 type Guest interface {
 	ReadMemory(tid int, addr uint64, b []byte) (int, error)
+	WriteMemory(tid int, addr uint64, b []byte) (int, error)
 	Valid(id uint64) bool
 }
 
@@ -77,6 +78,19 @@ func (c *Call) Bytes(addr uint64, b []byte) error {
 	return nil
 }
 
+// Write overwrites len(b) bytes of the caller's memory: an answer that the caller asked for, or an argument that the
+// kernel is about to read. Should the caller die and its pid be taken between the check and the write, the kernel still
+// lets this thread write to processes of the sandbox only (Landlock: its domain must be an ancestor of theirs).
+func (c *Call) Write(addr uint64, b []byte) error {
+	if !c.guest.Valid(c.id) {
+		return unix.ESRCH
+	}
+	if n, err := c.guest.WriteMemory(c.TID, addr, b); err != nil || n != len(b) {
+		return memoryError(err)
+	}
+	return nil
+}
+
 // Valid reports whether the caller still waits. A handler that looked at the caller through /proc or a pidfd asks
 // before it acts on what it saw.
 func (c *Call) Valid() bool { return c.guest.Valid(c.id) }
@@ -94,6 +108,10 @@ type kernelGuest struct{ listener kernel.Listener }
 
 func (g kernelGuest) ReadMemory(tid int, addr uint64, b []byte) (int, error) {
 	return kernel.ReadMemory(tid, addr, b)
+}
+
+func (g kernelGuest) WriteMemory(tid int, addr uint64, b []byte) (int, error) {
+	return kernel.WriteMemory(tid, addr, b)
 }
 
 func (g kernelGuest) Valid(id uint64) bool { return g.listener.Valid(id) }

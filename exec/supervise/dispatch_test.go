@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/supervise/supervisetest"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
@@ -21,21 +22,6 @@ func (h handlerFunc) Handle(c *Call) Verdict { return h.f(c) }
 type notes []Event
 
 func (n *notes) Record(e Event) { *n = append(*n, e) }
-
-// memory is a guest whose memory starts at address 0x1000.
-type memory struct {
-	bytes []byte
-	gone  bool
-}
-
-func (m *memory) ReadMemory(_ int, addr uint64, b []byte) (int, error) {
-	if addr < 0x1000 || addr >= 0x1000+uint64(len(m.bytes)) {
-		return 0, unix.EFAULT
-	}
-	return copy(b, m.bytes[addr-0x1000:]), nil
-}
-
-func (m *memory) Valid(uint64) bool { return !m.gone }
 
 func TestDecide(t *testing.T) {
 	read := func(c *Call) { _, _ = c.Path(0) }
@@ -73,7 +59,7 @@ func TestDecide(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := d.Decide(NewCall(1, 90, [6]uint64{0x1000}, &memory{bytes: []byte("/x\x00")}))
+			got := d.Decide(NewCall(1, 90, [6]uint64{0x1000}, &supervisetest.Memory{Bytes: []byte("/x\x00")}))
 			if got != tc.want {
 				t.Errorf("Decide = %+v, want %+v", got, tc.want)
 			}
@@ -112,10 +98,32 @@ func TestPath(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			c := NewCall(1, 0, [6]uint64{tc.addr}, &memory{bytes: []byte(tc.memory), gone: tc.gone})
+			c := NewCall(1, 0, [6]uint64{tc.addr}, &supervisetest.Memory{Bytes: []byte(tc.memory), Gone: tc.gone})
 			got, err := c.Path(0)
 			if got != tc.want || err != tc.err {
 				t.Errorf("Path = %.20q, %v; want %.20q, %v", got, err, tc.want, tc.err)
+			}
+		})
+	}
+}
+
+func TestWrite(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		memory supervisetest.Memory
+		addr   uint64
+		want   string
+		err    error
+	}{
+		{"plain", supervisetest.Memory{Bytes: []byte("abcd")}, supervisetest.Base + 1, "aXYd", nil},
+		{"partly unmapped", supervisetest.Memory{Bytes: []byte("abcd")}, supervisetest.Base + 3, "abcX", unix.EFAULT},
+		{"read-only", supervisetest.Memory{Bytes: []byte("abcd"), ReadOnly: true}, supervisetest.Base, "abcd", unix.EFAULT},
+		{"caller is gone", supervisetest.Memory{Bytes: []byte("abcd"), Gone: true}, supervisetest.Base, "abcd", unix.ESRCH},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := NewCall(1, 0, [6]uint64{}, &tc.memory).Write(tc.addr, []byte("XY"))
+			if err != tc.err || string(tc.memory.Bytes) != tc.want {
+				t.Errorf("Write = %v, memory %q; want %v, %q", err, tc.memory.Bytes, tc.err, tc.want)
 			}
 		})
 	}

@@ -15,8 +15,8 @@ import (
 // RECV alone would be one system call less, but it cannot be told to stop, and before Linux 6.11 it does not even
 // return when the last user of the filter is gone.
 //
-// A caller whose notification has not been received yet can be interrupted by signals, and where the program's handler
-// does not restart calls it sees EINTR even from fork. So nothing that stops this thread for long may run beside it.
+// A caller whose notification has not been received yet can be interrupted by signals; exec/handler/restart keeps that
+// from ever being seen by a program that forks.
 func Serve(l kernel.Listener, d *Dispatcher, done int) error {
 	_ = l.SyncWakeUp() // speed only
 	var n kernel.Notification
