@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"runtime"
 	"sync"
 	"time"
 
@@ -14,23 +12,22 @@ import (
 	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/supervise"
 )
 
 // lifetime watches the command from start to end: it forwards signals, keeps the time limit, hands the terminal over
-// and back, and sees to it that no descendant outlives the command.
-//
-// The supervisor's thread serves notifications until the command ends and then calls finish. Beside it relay sends
-// signals, and followStops keeps job control where there is a terminal. mu orders every signal before or after the
-// reaping of the command, so that none ever goes to a recycled pid.
+// and back, and sees to it that no descendant outlives the command. All of it happens on the supervisor's thread, in
+// turn with the notified calls. mu orders every signal before or after the reaping of the command, so that none ever
+// goes to a recycled pid, whoever sends it.
 type lifetime struct {
 	child       *stage.Child
 	family      *family
-	own         *kernel.Ruleset
 	terminal    bool // the command has the terminal
 	refuseForks func()
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
+	asked       map[unix.Signal]bool // to end
 
 	mu       sync.Mutex
 	reaped   bool
@@ -40,49 +37,64 @@ type lifetime struct {
 
 // forwarded are the signals that the executor passes on to the command's process group. A second SIGTERM or SIGINT
 // ends a command that ignores the first.
-var forwarded = []os.Signal{
+var forwarded = []unix.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 }
 
-// catchSignals asks the runtime for signals. It is called before the command exists: from then on none is lost, and the
-// threads that this starts do not hold up the first answers (see supervise.Serve).
-func catchSignals() <-chan os.Signal {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded...)
-	return signals
-}
-
-// begin starts watching the command, and delivers the signals that have come meanwhile.
-func (l *lifetime) begin(signals <-chan os.Signal) {
-	go l.relay(signals)
+// catchSignals is called before the command exists: from then on none is lost.
+func catchSignals() (fd int, err error) {
+	list := forwarded
 	if onTerminal() {
-		go l.followStops()
+		list = append(list[:len(list):len(list)], unix.SIGCHLD) // tells that the command was stopped
 	}
+	return kernel.CatchSignals(list...)
 }
 
-func (l *lifetime) relay(signals <-chan os.Signal) {
-	if err := l.confine(); err != nil {
-		l.fail(err)
-	}
-	var expired <-chan time.Time
-	if l.limit > 0 {
-		expired = time.After(l.limit - time.Since(l.started))
-	}
-	asked := map[os.Signal]bool{}
-	for {
-		select {
-		case <-expired:
-			l.expire()
-		case s := <-signals:
-			sig := s.(unix.Signal)
-			if (sig == unix.SIGTERM || sig == unix.SIGINT) && asked[s] {
-				l.killAll()
-				continue
-			}
-			asked[s] = true
-			l.signalGroup(sig)
+// watch adds what concerns the command's life to the supervisor's loop.
+func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
+	loop.Watch(signals, func() {
+		var pending [64]byte
+		n, err := unix.Read(signals, pending[:])
+		if err != nil {
+			return
 		}
+		for _, s := range pending[:n] {
+			l.signalled(unix.Signal(s))
+		}
+	})
+	if l.limit <= 0 {
+		return nil
 	}
+	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("time limit: %w", err)
+	}
+	left := max(l.limit-time.Since(l.started), 1) // 0 would disarm it
+	if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(left))}, nil); err != nil {
+		return fmt.Errorf("time limit: %w", err)
+	}
+	loop.Watch(timer, func() {
+		var expirations [8]byte
+		if _, err := unix.Read(timer, expirations[:]); err == nil {
+			l.expire()
+		}
+	})
+	return nil
+}
+
+func (l *lifetime) signalled(sig unix.Signal) {
+	switch sig {
+	case unix.SIGCHLD:
+		l.followStop()
+		return
+	case unix.SIGTERM, unix.SIGINT:
+		if l.asked[sig] {
+			l.killAll()
+			return
+		}
+		l.asked[sig] = true
+	}
+	l.signalGroup(sig)
 }
 
 func (l *lifetime) expire() {
@@ -127,12 +139,6 @@ func (l *lifetime) signalGroup(sig unix.Signal) {
 	}
 }
 
-// confine puts this goroutine's thread under the executor's ruleset: only the runtime's own threads stay outside.
-func (l *lifetime) confine() error {
-	runtime.LockOSThread()
-	return confineThread(l.own)
-}
-
 // finish waits for the command, ends everything that it left behind, and says how it went.
 func (l *lifetime) finish() Result {
 	status := l.awaitCommand()
@@ -162,20 +168,11 @@ func (l *lifetime) awaitCommand() (status unix.WaitStatus) {
 	}
 }
 
-// followStops keeps job control as it would be without us.
-func (l *lifetime) followStops() {
-	if err := l.confine(); err != nil {
-		l.fail(err)
-	}
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WSTOPPED, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return // reaped
-		}
+// followStop keeps job control as it would be without us.
+func (l *lifetime) followStop() {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WSTOPPED|unix.WNOHANG, nil)
+	if err == nil && kernel.ChildPID(&info) != 0 {
 		l.stopped(stopSignal(&info))
 	}
 }

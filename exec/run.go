@@ -178,17 +178,15 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if err := kernel.BecomeSubreaper(); err != nil {
 		return Result{}, &SetupError{[]string{"become subreaper: " + err.Error()}}
 	}
-	// Before the command exists: changing all threads stops them for a moment, which a caller that waits for its answer
-	// would notice (see supervise.Serve).
-	if err := kernel.DropCapabilities(plan.Capabilities); err != nil {
-		return Result{}, &SetupError{[]string{"drop the executor's capabilities: " + err.Error()}}
-	}
 	// The command's domain is then nested in this thread's, which is what lets this thread (and no other)
 	// read the command's memory. See the package comment of supervise.
 	if err := confineThread(rs.own); err != nil {
 		return Result{}, &SetupError{[]string{"confine the executor: " + err.Error()}}
 	}
-	signals := catchSignals()
+	signals, err := catchSignals()
+	if err != nil {
+		return Result{}, &SetupError{[]string{err.Error()}}
+	}
 	started := time.Now()
 	child, err := stage.Start(plan)
 	if err != nil {
@@ -200,6 +198,10 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if err == nil {
 		err = kernel.HideSelf()
 	}
+	privileged := false
+	if err == nil {
+		privileged, err = kernel.DropThreadCapabilities(plan.Capabilities)
+	}
 	var dispatcher *supervise.Dispatcher
 	if err == nil {
 		dispatcher, err = supervise.NewDispatcher(s.arch, handlers.list, s.isNotified, journal)
@@ -210,11 +212,22 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	}
 	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
 	life := &lifetime{
-		child: child, family: family, own: rs.own, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
-		limit: s.timeLimit(), started: started, audit: s.options.Audit,
+		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
+		limit: s.timeLimit(), started: started, audit: s.options.Audit, asked: map[unix.Signal]bool{},
 	}
-	life.begin(signals)
-	serveErr := supervise.Serve(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
+	loop := supervise.NewLoop(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
+	if privileged {
+		loop.Later(func() {
+			// On the threads of the runtime, which run no code of the sandbox's.
+			if err := kernel.DropCapabilities(plan.Capabilities); err != nil {
+				life.fail(fmt.Errorf("drop the executor's capabilities: %w", err))
+			}
+		})
+	}
+	serveErr := life.watch(loop, signals)
+	if serveErr == nil {
+		serveErr = loop.Run()
+	}
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}

@@ -21,16 +21,28 @@ func Capabilities() (uint64, error) {
 	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
 }
 
-// DropCapabilities leaves every thread of this process with the capabilities in keep at most, and the calling thread,
-// whose children inherit that, with a bounding set of no more. It interrupts all threads.
+// DropThreadCapabilities leaves the calling thread with the capabilities in keep at most, and its bounding set with no
+// more. It reports whether the thread had others.
+func DropThreadCapabilities(keep uint64) (dropped bool, err error) {
+	have, err := Capabilities()
+	if err != nil || have&^keep == 0 {
+		return false, err
+	}
+	return true, dropCapabilities(have, keep, unix.RawSyscall)
+}
+
+// DropCapabilities does the same for every thread of this process, except for the bounding sets of other threads. It
+// interrupts all of them.
 func DropCapabilities(keep uint64) error {
 	have, err := Capabilities()
 	if err != nil {
 		return err
 	}
-	if have&^keep == 0 {
-		return nil
-	}
+	// psx repeats the call on each thread, in binaries with C code too.
+	return dropCapabilities(have, keep, psx.Syscall3)
+}
+
+func dropCapabilities(have, keep uint64, syscall func(nr, a, b, c uintptr) (uintptr, uintptr, unix.Errno)) error {
 	if have>>unix.CAP_SETPCAP&1 == 1 {
 		if err := dropBounding(keep); err != nil {
 			return err
@@ -42,8 +54,7 @@ func DropCapabilities(keep uint64) error {
 		{Effective: uint32(keep), Permitted: uint32(keep)},
 		{Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)},
 	}
-	// Capabilities belong to threads. psx repeats the call on each of them, in binaries with C code too.
-	if _, _, e := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0); e != 0 {
+	if _, _, e := syscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)), 0); e != 0 {
 		return fmt.Errorf("capset: %w", e)
 	}
 	return nil
