@@ -64,6 +64,7 @@ func (w *wire) program(p *Program) {
 	optList(m, 10, &p.Mechanisms, (*wire).mechanism)
 	optList(m, 11, &p.Origins, (*wire).origin)
 	optList(m, 12, &p.Tests, (*wire).test)
+	m.must(13).determinism(&p.Determinism)
 	m.end()
 }
 
@@ -130,6 +131,24 @@ func (w *wire) limits(l *Limits) {
 	m.must(5).gpu(&l.GPU)
 	optUnsigned(m, 6, &l.ProcessesOrigin)
 	optUnsigned(m, 7, &l.TimeOrigin)
+	optUnsigned(m, 8, &l.Memory)
+	optUnsigned(m, 9, &l.CPUPercent)
+	optUnsigned(m, 10, &l.CPUCount)
+	optUnsigned(m, 11, &l.MemoryOrigin)
+	optUnsigned(m, 12, &l.CPUOrigin)
+	m.end()
+}
+
+func (w *wire) determinism(d *Determinism) {
+	m := w.fields("determinism")
+	m.optBoolean(1, &d.Random)
+	optUnsigned(m, 2, &d.Seed)
+	m.optBoolean(3, &d.ShiftTime)
+	optUnsigned(m, 4, &d.TimeStart)
+	m.optBoolean(5, &d.SortedDirs)
+	optUnsigned(m, 6, &d.RandomOrigin)
+	optUnsigned(m, 7, &d.TimeOrigin)
+	optUnsigned(m, 8, &d.DirsOrigin)
 	m.end()
 }
 

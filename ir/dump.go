@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -29,6 +30,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.filesystem()
 	d.network()
 	d.limits()
+	d.determinism()
 	d.params()
 	d.notified()
 	d.syscalls()
@@ -258,6 +260,15 @@ func (d *dumper) limits() {
 	if l.TimeMS > 0 {
 		rows = append(rows, row{cells: []string{"time", strconv.FormatUint(l.TimeMS, 10) + " ms"}, origin: l.TimeOrigin})
 	}
+	if l.Memory > 0 {
+		rows = append(rows, row{cells: []string{"memory", sizeText(l.Memory)}, origin: l.MemoryOrigin})
+	}
+	if l.CPUPercent > 0 {
+		rows = append(rows, row{cells: []string{"cpu", fmt.Sprintf("%d %% of one core", l.CPUPercent)}, origin: l.CPUOrigin})
+	}
+	if l.CPUCount > 0 {
+		rows = append(rows, row{cells: []string{"num_cpus", strconv.Itoa(int(l.CPUCount)) + " visible"}})
+	}
 	if len(l.CPUCores) > 0 {
 		rows = append(rows, row{cells: []string{"cpu_cores", joinInts(l.CPUCores)}})
 	}
@@ -266,6 +277,39 @@ func (d *dumper) limits() {
 		rows = append(rows, row{cells: []string{"gpu_devices", "all"}})
 	case GPUIndices:
 		rows = append(rows, row{cells: []string{"gpu_devices", joinInts(l.GPU.Devices)}})
+	}
+	d.rows(rows)
+}
+
+// sizeText writes bytes in the largest unit that divides them, as policies do.
+func sizeText(n uint64) string {
+	for _, unit := range []struct {
+		shift  int
+		suffix string
+	}{{30, "G"}, {20, "M"}, {10, "K"}} {
+		if n != 0 && n&(1<<unit.shift-1) == 0 {
+			return strconv.FormatUint(n>>unit.shift, 10) + unit.suffix
+		}
+	}
+	return strconv.FormatUint(n, 10) + " bytes"
+}
+
+func (d *dumper) determinism() {
+	t := &d.p.Determinism
+	if !t.Random && !t.ShiftTime && !t.SortedDirs {
+		return
+	}
+	d.section("determinism  what programs are told; no security boundary")
+	var rows []row
+	if t.Random {
+		rows = append(rows, row{cells: []string{"random_seed", strconv.FormatUint(t.Seed, 10)}, origin: t.RandomOrigin})
+	}
+	if t.ShiftTime {
+		start := time.Unix(int64(t.TimeStart), 0).UTC().Format(time.RFC3339)
+		rows = append(rows, row{cells: []string{"time_start", start}, origin: t.TimeOrigin})
+	}
+	if t.SortedDirs {
+		rows = append(rows, row{cells: []string{"deterministic_dirs", "sorted"}, origin: t.DirsOrigin})
 	}
 	d.rows(rows)
 }

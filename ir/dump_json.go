@@ -34,6 +34,7 @@ type programView struct {
 	Seccomp     seccompView       `json:"seccomp"`
 	Mechanisms  []mechanismView   `json:"mechanisms"`
 	Tests       []testView        `json:"tests"`
+	Determinism determinismView   `json:"determinism"`
 }
 
 type targetView struct {
@@ -103,6 +104,15 @@ type limitsView struct {
 	CPUCores   []uint16 `json:"cpu_cores,omitempty"`
 	GPUAll     bool     `json:"gpu_all,omitempty"`
 	GPUDevices []uint16 `json:"gpu_devices,omitempty"`
+	Memory     uint64   `json:"memory_bytes,omitempty"`
+	CPU        uint8    `json:"cpu_percent,omitempty"`
+	NumCPUs    uint32   `json:"num_cpus,omitempty"`
+}
+
+type determinismView struct {
+	RandomSeed *uint64 `json:"random_seed,omitempty"`
+	TimeStart  *int64  `json:"time_start_unix,omitempty"`
+	SortedDirs bool    `json:"deterministic_dirs"`
 }
 
 type paramView struct {
@@ -162,6 +172,7 @@ func (p *Program) view() programView {
 		Target:   targetView{Landlock: int(p.Target.LandlockABI), Backend: p.Target.Backend},
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
+		Determinism: p.determinismView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())
@@ -237,7 +248,21 @@ func (r Rights) view() rightsView {
 
 func (p *Program) limitsView() limitsView {
 	l := &p.Limits
-	return limitsView{l.Processes, l.OpenFiles, l.TimeMS, l.CPUCores, l.GPU.Mode == GPUAll, l.GPU.Devices}
+	return limitsView{
+		l.Processes, l.OpenFiles, l.TimeMS, l.CPUCores, l.GPU.Mode == GPUAll, l.GPU.Devices, l.Memory, l.CPUPercent, l.CPUCount,
+	}
+}
+
+func (p *Program) determinismView() determinismView {
+	d := &p.Determinism
+	v := determinismView{SortedDirs: d.SortedDirs}
+	if d.Random {
+		v.RandomSeed = &d.Seed
+	}
+	if start := int64(d.TimeStart); d.ShiftTime {
+		v.TimeStart = &start
+	}
+	return v
 }
 
 func (p *Program) seccompView() seccompView {

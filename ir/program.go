@@ -33,7 +33,8 @@ type Program struct {
 	// ([Program.Strip]); nothing that is enforced depends on it.
 	Origins []Origin `cbor:"11,keyasint,omitempty"`
 	// Tests are the policy's own assertions; they are not enforced but evaluated by `sandlock-compile test`.
-	Tests []Test `cbor:"12,keyasint,omitempty"`
+	Tests       []Test      `cbor:"12,keyasint,omitempty"`
+	Determinism Determinism `cbor:"13,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].

@@ -48,6 +48,25 @@ type Limits struct {
 
 	ProcessesOrigin OriginRef `cbor:"6,keyasint,omitempty"`
 	TimeOrigin      OriginRef `cbor:"7,keyasint,omitempty"`
+
+	Memory       uint64    `cbor:"8,keyasint,omitempty"`  // bytes, of all processes together
+	CPUPercent   uint8     `cbor:"9,keyasint,omitempty"`  // of one core, 1 to 99
+	CPUCount     uint32    `cbor:"10,keyasint,omitempty"` // how many CPUs programs are told of
+	MemoryOrigin OriginRef `cbor:"11,keyasint,omitempty"`
+	CPUOrigin    OriginRef `cbor:"12,keyasint,omitempty"`
+}
+
+// Determinism makes runs repeatable: what programs are told instead of the truth. It is no security boundary.
+type Determinism struct {
+	Random     bool   `cbor:"1,keyasint,omitempty"` // randomness comes from Seed
+	Seed       uint64 `cbor:"2,keyasint,omitempty"`
+	ShiftTime  bool   `cbor:"3,keyasint,omitempty"` // the wall clock starts at TimeStart
+	TimeStart  uint64 `cbor:"4,keyasint,omitempty"` // seconds since 1970, in two's complement
+	SortedDirs bool   `cbor:"5,keyasint,omitempty"` // directories are listed in the order of their entries' bytes
+
+	RandomOrigin OriginRef `cbor:"6,keyasint,omitempty"`
+	TimeOrigin   OriginRef `cbor:"7,keyasint,omitempty"`
+	DirsOrigin   OriginRef `cbor:"8,keyasint,omitempty"`
 }
 
 // GPU selects the graphics devices; what it grants is lowered to Landlock path rules and environment variables.

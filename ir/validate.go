@@ -46,6 +46,7 @@ func (p *Program) Validate() error {
 		{"landlock", p.checkLandlock},
 		{"seccomp", p.checkSeccomp},
 		{"limits", p.checkLimits},
+		{"determinism", p.checkDeterminism},
 		{"start", p.checkStart},
 		{"mechanisms", p.checkMechanisms},
 		{"origins", p.checkOrigins},

@@ -170,11 +170,42 @@ func (p *Program) checkLimits() error {
 	if err := checkAscending(l.GPU.Devices, "GPU", maxGPU); err != nil {
 		return err
 	}
-	if err := p.checkOrigin(l.ProcessesOrigin); err != nil {
-		return fmt.Errorf("processes: %w", err)
+	if l.CPUPercent > 99 {
+		return fmt.Errorf("CPU share of %d percent, at most 99 is a limit", l.CPUPercent)
 	}
-	if err := p.checkOrigin(l.TimeOrigin); err != nil {
-		return fmt.Errorf("time: %w", err)
+	if l.CPUCount > maxCPU+1 {
+		return fmt.Errorf("%d CPUs, at most %d are allowed", l.CPUCount, maxCPU+1)
+	}
+	return p.checkRefs(map[string]OriginRef{
+		"processes": l.ProcessesOrigin, "time": l.TimeOrigin, "memory": l.MemoryOrigin, "cpu": l.CPUOrigin,
+	})
+}
+
+func (p *Program) checkDeterminism() error {
+	d := &p.Determinism
+	if !d.Random && d.Seed != 0 {
+		return fmt.Errorf("a seed of %d without seeded randomness", d.Seed)
+	}
+	if !d.ShiftTime && d.TimeStart != 0 {
+		return fmt.Errorf("a start of %d without a shifted clock", d.TimeStart)
+	}
+	if start := int64(d.TimeStart); start < minTime || start > maxTime {
+		return fmt.Errorf("time %d s is outside of the years 1 to 9999", start)
+	}
+	return p.checkRefs(map[string]OriginRef{"random_seed": d.RandomOrigin, "time_start": d.TimeOrigin, "deterministic_dirs": d.DirsOrigin})
+}
+
+// The years that RFC 3339 can write, in seconds since 1970.
+const (
+	minTime = -62135596800
+	maxTime = 253402300799
+)
+
+func (p *Program) checkRefs(refs map[string]OriginRef) error {
+	for name, ref := range refs {
+		if err := p.checkOrigin(ref); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -184,8 +215,11 @@ func (p *Program) checkStart() error {
 	if p.Process.Start != StartInPlace {
 		return nil
 	}
-	if p.Limits.Processes > 0 || p.Limits.TimeMS > 0 {
-		return errors.New("limits of processes and time need a supervisor, and the start is in place")
+	if l := &p.Limits; l.Processes > 0 || l.TimeMS > 0 || l.Memory > 0 || l.CPUPercent > 0 || l.CPUCount > 0 {
+		return errors.New("limits of processes, time, memory and CPU need a supervisor, and the start is in place")
+	}
+	if d := &p.Determinism; d.Random || d.ShiftTime || d.SortedDirs {
+		return errors.New("determinism needs a supervisor, and the start is in place")
 	}
 	for i := range p.Seccomp.Filters {
 		f := &p.Seccomp.Filters[i]

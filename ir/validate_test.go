@@ -30,7 +30,7 @@ func TestValidateRefuses(t *testing.T) {
 	firstFilter := func(p *Program) *ArchFilter { return &p.Seccomp.Filters[0] }
 	clause := func(p *Program) *Clause { return &p.Seccomp.Filters[1].Table[1].Clauses[0] }
 	inPlace := func(p *Program) {
-		p.Process.Start, p.Limits.Processes, p.Limits.TimeMS = StartInPlace, 0, 0
+		p.Process.Start, p.Limits, p.Determinism = StartInPlace, Limits{}, Determinism{}
 		for i := range p.Seccomp.Filters {
 			f := &p.Seccomp.Filters[i]
 			f.Table[2].Action, f.Observe, f.ObserveCalls = Allow, nil, nil
