@@ -52,7 +52,7 @@ func catchSignals() (fd int, err error) {
 
 // watch adds what concerns the command's life to the supervisor's loop.
 func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
-	loop.Watch(signals, func() {
+	err := loop.Watch(signals, func() {
 		var pending [64]byte
 		n, err := unix.Read(signals, pending[:])
 		if err != nil {
@@ -62,8 +62,8 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 			l.signalled(unix.Signal(s))
 		}
 	})
-	if l.limit <= 0 {
-		return nil
+	if err != nil || l.limit <= 0 {
+		return err
 	}
 	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
@@ -73,13 +73,12 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 	if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(left))}, nil); err != nil {
 		return fmt.Errorf("time limit: %w", err)
 	}
-	loop.Watch(timer, func() {
+	return loop.Watch(timer, func() {
 		var expirations [8]byte
 		if _, err := unix.Read(timer, expirations[:]); err == nil {
 			l.expire()
 		}
 	})
-	return nil
 }
 
 func (l *lifetime) signalled(sig unix.Signal) {
@@ -111,6 +110,14 @@ func (l *lifetime) fail(err error) {
 	l.fault = err
 	l.mu.Unlock()
 	l.killAll()
+}
+
+// dropCapabilities takes them from the threads of the runtime, which run no code of the sandbox's. It must not run on the
+// supervisor's own: that may not signal other threads where the kernel's Landlock still tells them apart (before 6.15).
+func (l *lifetime) dropCapabilities(keep uint64) {
+	if err := kernel.DropCapabilities(keep); err != nil {
+		l.fail(fmt.Errorf("drop the executor's capabilities: %w", err))
+	}
 }
 
 // failure returns why the executor had to end the command itself, nil if it had not.

@@ -21,6 +21,7 @@ import (
 // must never be the narrower one: it handles no right that the command's does not.
 type rulesets struct {
 	command, own *kernel.Ruleset
+	scoped       bool // own keeps signals within the sandbox
 }
 
 func (r *rulesets) close() {
@@ -41,7 +42,10 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 		return rs, []string{err.Error()}
 	}
 	if s.supervised() {
-		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net, 0); err != nil {
+		// The signal scope tells the sandbox's processes from all others, see family.
+		signals := handled.Scoped & abi.ScopeSignal
+		rs.scoped = signals != 0
+		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net, signals); err != nil {
 			return rs, []string{err.Error()}
 		}
 	}

@@ -193,8 +193,12 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		return Result{}, s.startFailure(err)
 	}
 	journal := &journal{log: s.options.Audit}
-	family := &family{before: before}
-	handlers, err := s.handlers(child, family, journal)
+	family := &family{before: before, scoped: rs.scoped}
+	loop, err := supervise.NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, func() error { return confineThread(rs.own) })
+	var handlers wired
+	if err == nil {
+		handlers, err = s.handlers(child, family, loop, journal)
+	}
 	if err == nil {
 		err = kernel.HideSelf()
 	}
@@ -215,18 +219,12 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
 		limit: s.timeLimit(), started: started, audit: s.options.Audit, asked: map[unix.Signal]bool{},
 	}
-	loop := supervise.NewLoop(kernel.Listener{FD: child.Listener}, dispatcher, child.PIDFD)
 	if privileged {
-		loop.Later(func() {
-			// On the threads of the runtime, which run no code of the sandbox's.
-			if err := kernel.DropCapabilities(plan.Capabilities); err != nil {
-				life.fail(fmt.Errorf("drop the executor's capabilities: %w", err))
-			}
-		})
+		loop.Later(func() { go life.dropCapabilities(plan.Capabilities) })
 	}
 	serveErr := life.watch(loop, signals)
 	if serveErr == nil {
-		serveErr = loop.Run()
+		serveErr = loop.Run(dispatcher)
 	}
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever

@@ -13,7 +13,20 @@ import (
 
 // family tells the sandbox's processes from children that this process already had when it became the executor, as
 // `exec sandlock-exec …` in a shell with background jobs leaves behind.
-type family struct{ before []int }
+type family struct {
+	before []int
+	scoped bool // the supervisor's thread is in a Landlock domain that scopes signals
+}
+
+// owns reports whether a process belongs to the sandbox. The kernel knows: a domain with a signal scope reaches the
+// processes of nested domains, which are the sandbox's, and no others (landlock(7)). It must be asked on the supervisor's
+// thread. Without the scope, what every process of a sandbox has and few others do must serve.
+func (f *family) owns(pid int) bool {
+	if f.scoped {
+		return unix.Kill(pid, 0) == nil
+	}
+	return kernel.Sandboxed(pid)
+}
 
 // existingChildren lists the children of this process; asking the kernel whether there are any costs one call.
 func existingChildren() ([]int, error) {
@@ -32,7 +45,7 @@ func (f *family) members() ([]int, error) {
 		return pids, err
 	}
 	return slices.DeleteFunc(pids, func(pid int) bool {
-		return slices.Contains(f.before, pid) || !kernel.Sandboxed(pid)
+		return slices.Contains(f.before, pid) || !f.owns(pid)
 	}), nil
 }
 

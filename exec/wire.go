@@ -32,7 +32,7 @@ type wired struct {
 //	restart    rt_sigaction of SIGCHLD
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
-func (s *sandbox) handlers(child *stage.Child, f *family, j supervise.Journal) (wired, error) {
+func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
 	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{

@@ -166,15 +166,9 @@ func Alive(pidfd int) bool {
 }
 
 // DuplicateFD copies descriptor fd of the thread tid (pidfd_getfd(2)). A thread may have a descriptor table of its
-// own, so its own pidfd is asked for first (PIDFD_THREAD, Linux 6.9), then its process's.
+// own, so its own pidfd is asked first where the kernel has such.
 func DuplicateFD(tid, fd int) (int, error) {
-	pidfd, err := unix.PidfdOpen(tid, unix.O_EXCL)
-	if errors.Is(err, unix.EINVAL) {
-		var tgid int
-		if tgid, err = ThreadGroup(tid); err == nil {
-			pidfd, err = unix.PidfdOpen(tgid, 0)
-		}
-	}
+	pidfd, err := ThreadPIDFD(tid)
 	if err != nil {
 		return -1, err
 	}

@@ -1,13 +1,20 @@
 package supervise
 
-import "golang.org/x/sys/unix"
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // Verdict is a handler's answer to one call.
 type Verdict struct {
 	kind   verdictKind
-	value  int64
+	value  int64 // what the call returns; for verdictAddFD the descriptor
+	flags  uint32
 	errno  unix.Errno
 	reason Reason
+	later  func(context.Context) Verdict
 }
 
 type verdictKind uint8
@@ -17,6 +24,9 @@ const (
 	verdictContinue
 	verdictReturn
 	verdictErrno
+	verdictAddFD
+	verdictKill
+	verdictDefer
 )
 
 // Reason says why a call may be continued: the kernel then reads its memory arguments again, and another thread may
@@ -43,6 +53,41 @@ func Return(v int64) Verdict { return Verdict{kind: verdictReturn, value: v} }
 
 // Errno fails the call.
 func Errno(e unix.Errno) Verdict { return Verdict{kind: verdictErrno, errno: e} }
+
+// AddFD answers with a descriptor: a copy of fd, with O_CLOEXEC or 0 as flags, is installed in the caller's table, and
+// the call returns its number. The verdict takes fd over and closes it. Where the copy cannot be made the call fails with
+// EMFILE or EACCES; it is never carried out unmediated.
+func AddFD(fd int, flags uint32) Verdict {
+	return Verdict{kind: verdictAddFD, value: int64(fd), flags: flags}
+}
+
+// Kill ends the caller's process with SIGKILL.
+func Kill() Verdict { return Verdict{kind: verdictKill} }
+
+// Defer leaves the loop: f runs on a goroutine of its own and its verdict answers the call. It is for what may block.
+// f must not touch the handler's state, the call or the caller's memory (no other thread may read that), and should
+// return when its context ends: a minute after the call, or when the caller is gone. It must not return Next or Defer.
+// Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
+func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
+
+// String says what the verdict is, for tests and reports.
+func (v Verdict) String() string {
+	switch v.kind {
+	case verdictNext:
+		return "next"
+	case verdictContinue:
+		return [...]string{"continue", "continue: decided on registers", "continue: the kernel decides"}[v.reason]
+	case verdictReturn:
+		return fmt.Sprintf("return %d", v.value)
+	case verdictErrno:
+		return "errno " + unix.ErrnoName(v.errno)
+	case verdictAddFD:
+		return fmt.Sprintf("descriptor with flags %#x", v.flags)
+	case verdictKill:
+		return "kill"
+	}
+	return "defer"
+}
 
 // FromError fails the call with the errno inside err, EPERM where there is none, and returns 0 for nil.
 func FromError(err error) Verdict {

@@ -1,0 +1,53 @@
+package kernel
+
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// struct seccomp_notif_addfd and its flags (linux/seccomp.h, seccomp_unotify(2)).
+type notifAddFD struct {
+	id         uint64
+	flags      uint32
+	srcfd      uint32
+	newfd      uint32
+	newfdFlags uint32
+}
+
+const (
+	ioctlNotifAddFD = 0x40182103
+	addFDSend       = 2 // answer the call with the new number in the same step (Linux 5.14)
+)
+
+// AddFD installs a copy of fd in the caller's table and answers the call with its number, in one step. flags is 0 or
+// O_CLOEXEC.
+func (l Listener) AddFD(id uint64, fd int, flags uint32) error {
+	r := notifAddFD{id: id, flags: addFDSend, srcfd: uint32(fd), newfdFlags: flags}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.FD), ioctlNotifAddFD, uintptr(unsafe.Pointer(&r)))
+	return errnoErr(e)
+}
+
+// ThreadPIDFD opens a pidfd of the thread tid (PIDFD_THREAD, Linux 6.9), or of its process on older kernels.
+func ThreadPIDFD(tid int) (int, error) {
+	fd, err := unix.PidfdOpen(tid, unix.O_EXCL) // PIDFD_THREAD
+	if !errors.Is(err, unix.EINVAL) {
+		return fd, err
+	}
+	tgid, err := ThreadGroup(tid)
+	if err != nil {
+		return -1, err
+	}
+	return unix.PidfdOpen(tgid, 0)
+}
+
+// KillProcessOf sends SIGKILL to the process that a pidfd's thread, or the pidfd itself, stands for.
+func KillProcessOf(pidfd int) error {
+	const threadGroup = 2 // PIDFD_SIGNAL_THREAD_GROUP, Linux 6.9
+	err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, threadGroup)
+	if errors.Is(err, unix.EINVAL) { // before, every pidfd stands for a process
+		err = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	}
+	return err
+}
