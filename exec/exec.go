@@ -37,6 +37,9 @@ type Options struct {
 	Audit    *audit.Log        // nil discards
 	Explain  bool              // observe calls that Landlock or the filter would refuse, and report them
 	Guarded  []string          // files that no write grant may contain: the artifact, the audit file
+
+	streams *[3]int // see stage.Plan
+	park    bool
 }
 
 // Result is how a run ended.

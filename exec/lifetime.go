@@ -50,20 +50,16 @@ func catchSignals() (fd int, err error) {
 	return kernel.CatchSignals(list...)
 }
 
-// watch adds what concerns the command's life to the supervisor's loop.
+// watch adds what concerns the command's life to the supervisor's loop: signals that arrive in a descriptor, -1 for
+// none, and the time limit.
 func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
-	err := loop.Watch(signals, func() {
-		var pending [64]byte
-		n, err := unix.Read(signals, pending[:])
-		if err != nil {
-			return
+	if signals >= 0 {
+		if err := loop.Watch(signals, func() { l.readSignals(signals) }); err != nil {
+			return err
 		}
-		for _, s := range pending[:n] {
-			l.signalled(unix.Signal(s))
-		}
-	})
-	if err != nil || l.limit <= 0 {
-		return err
+	}
+	if l.limit <= 0 {
+		return nil
 	}
 	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
@@ -79,6 +75,17 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 			l.expire()
 		}
 	})
+}
+
+func (l *lifetime) readSignals(fd int) {
+	var pending [64]byte
+	n, err := unix.Read(fd, pending[:])
+	if err != nil {
+		return
+	}
+	for _, s := range pending[:n] {
+		l.signalled(unix.Signal(s))
+	}
 }
 
 func (l *lifetime) signalled(sig unix.Signal) {

@@ -1,17 +1,13 @@
 package exec
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
-	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -26,6 +22,7 @@ type sandbox struct {
 	arch    abi.Arch
 
 	bound          *binding
+	shared         bool // this process has a life beside the sandbox: it is a Go program that uses Cmd
 	needsRealPaths bool // everything granted is asked for
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
@@ -38,18 +35,12 @@ func (s *sandbox) supervised() bool { return s.program.Process.Start != ir.Start
 // Run starts the command and returns when it and all of its descendants are gone. The caller must have locked the
 // goroutine to the process's main thread (runtime.LockOSThread in an init function): the thread that clones the
 // command is the one that may read its memory, and the one whose death takes the command with it. Run confines this
-// process for good; it is meant to be the last thing that a process does.
+// process for good; it is meant to be the last thing that a process does. Programs that go on use [Artifact.Command].
 func Run(o Options) (Result, error) {
-	s := &sandbox{options: o, program: o.Artifact.Program}
-	arch, ok := abi.ParseArch(runtime.GOARCH)
-	if ok {
-		s.arch = arch
-		s.filter, ok = s.program.Filter(arch)
+	s, err := newSandbox(o)
+	if err != nil {
+		return Result{}, err
 	}
-	if !ok {
-		return Result{}, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
-	}
-	s.needsRealPaths = o.Explain
 	plan, rs, err := s.prepare()
 	if s.bound != nil {
 		defer s.removeTmp()
@@ -63,7 +54,24 @@ func Run(o Options) (Result, error) {
 	if !s.supervised() {
 		return Result{}, s.becomeCommand(plan, rs)
 	}
-	return s.supervise(plan, rs)
+	r, err := s.start(plan, rs)
+	if err != nil {
+		return Result{}, err
+	}
+	return r.serve()
+}
+
+func newSandbox(o Options) (*sandbox, error) {
+	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain}
+	arch, ok := abi.ParseArch(runtime.GOARCH)
+	if ok {
+		s.arch = arch
+		s.filter, ok = s.program.Filter(arch)
+	}
+	if !ok {
+		return nil, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
+	}
+	return s, nil
 }
 
 // prepare does everything that can fail before a process exists, and reports all failures together.
@@ -107,7 +115,9 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		NoCoredump:        p.NoCoredump,
 		NoHugePages:       p.NoHugePages,
 		NoRandomizeMemory: p.NoRandomizeMemory,
-		TakeTerminal:      ownsTerminal(),
+		TakeTerminal:      !s.shared && ownsTerminal(),
+		Streams:           s.options.streams,
+		Park:              s.options.park,
 	}
 	if p.Cwd != "" {
 		if plan.Dir, err = ir.ExpandPath(p.Cwd, s.bound.lookup); err != nil {
@@ -167,98 +177,4 @@ func capabilities(list []uint8) (uint64, error) {
 		return 0, &SetupError{problems}
 	}
 	return keep, nil
-}
-
-// supervise clones the command, confines and hides this process, and answers for the command until all is over.
-func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
-	before, err := existingChildren()
-	if err != nil {
-		return Result{}, &SetupError{[]string{err.Error()}}
-	}
-	if err := kernel.BecomeSubreaper(); err != nil {
-		return Result{}, &SetupError{[]string{"become subreaper: " + err.Error()}}
-	}
-	// The command's domain is then nested in this thread's, which is what lets this thread (and no other)
-	// read the command's memory. See the package comment of supervise.
-	if err := confineThread(rs.own); err != nil {
-		return Result{}, &SetupError{[]string{"confine the executor: " + err.Error()}}
-	}
-	signals, err := catchSignals()
-	if err != nil {
-		return Result{}, &SetupError{[]string{err.Error()}}
-	}
-	started := time.Now()
-	child, err := stage.Start(plan)
-	if err != nil {
-		return Result{}, s.startFailure(err)
-	}
-	journal := &journal{log: s.options.Audit}
-	family := &family{before: before, scoped: rs.scoped}
-	loop, err := supervise.NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, func() error { return confineThread(rs.own) })
-	var handlers wired
-	if err == nil {
-		handlers, err = s.handlers(child, family, loop, journal)
-	}
-	if err == nil {
-		err = kernel.HideSelf()
-	}
-	privileged := false
-	if err == nil {
-		privileged, err = kernel.DropThreadCapabilities(plan.Capabilities)
-	}
-	var dispatcher *supervise.Dispatcher
-	if err == nil {
-		dispatcher, err = supervise.NewDispatcher(s.arch, handlers.list, s.isNotified, journal)
-	}
-	if err != nil {
-		child.Abandon()
-		return Result{}, &SetupError{[]string{err.Error()}}
-	}
-	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
-	life := &lifetime{
-		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
-		limit: s.timeLimit(), started: started, audit: s.options.Audit, asked: map[unix.Signal]bool{},
-	}
-	if privileged {
-		loop.Later(func() { go life.dropCapabilities(plan.Capabilities) })
-	}
-	serveErr := life.watch(loop, signals)
-	if serveErr == nil {
-		serveErr = loop.Run(dispatcher)
-	}
-	if serveErr != nil {
-		life.killAll() // an unanswered call would hang its caller for ever
-	}
-	result := life.finish()
-	if failure := child.Failure(plan); failure != nil && plan.ExecIsNotified {
-		return Result{}, s.startFailure(failure)
-	}
-	result.Denied = handlers.denied()
-	s.options.Audit.Write(exitLine(result))
-	if err := errors.Join(serveErr, life.failure()); err != nil {
-		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}
-	}
-	return result, nil
-}
-
-func exitLine(r Result) audit.Line {
-	ms := r.Duration.Milliseconds()
-	return audit.Line{Event: "exit", Code: &r.Code, Millis: &ms, Detached: r.Killed}
-}
-
-// confineThread puts the calling thread under the executor's own ruleset.
-func confineThread(own *kernel.Ruleset) error {
-	if err := kernel.NoNewPrivs(); err != nil {
-		return fmt.Errorf("no_new_privs: %w", err)
-	}
-	return own.RestrictThread()
-}
-
-// timeLimit is the shorter of the policy's and the caller's; 0 means none.
-func (s *sandbox) timeLimit() time.Duration {
-	limit := time.Duration(s.program.Limits.TimeMS) * time.Millisecond
-	if t := s.options.Timeout; t > 0 && (limit == 0 || t < limit) {
-		limit = t
-	}
-	return limit
 }

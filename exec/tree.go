@@ -2,8 +2,10 @@ package exec
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,16 +13,77 @@ import (
 	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
-// family tells the sandbox's processes from children that this process already had when it became the executor, as
-// `exec sandlock-exec …` in a shell with background jobs leaves behind.
+// family tells the sandbox's processes from other children of this process: those that it already had when it became
+// the executor, as `exec sandlock-exec …` in a shell with background jobs leaves behind, and in a program that uses
+// [Cmd] its own children and those of other sandboxes. Its methods are for the supervisor's thread only.
 type family struct {
 	before []int
 	scoped bool // the supervisor's thread is in a Landlock domain that scopes signals
+	shared bool // there may be other children at any time
+}
+
+// adopt makes this process the one that the sandbox's orphans become children of.
+func (s *sandbox) adopt(rs *rulesets) (*family, error) {
+	f := &family{scoped: rs.scoped, shared: s.shared}
+	if f.shared {
+		if !f.scoped {
+			return nil, errors.New("a sandbox within a program needs Landlock's signal scope (ABI 6, protections.signal_scope not off) to tell its processes from others; use sandlock-exec")
+		}
+		return f, reapers.join()
+	}
+	var err error
+	if f.before, err = existingChildren(); err != nil {
+		return nil, err
+	}
+	if err := kernel.BecomeSubreaper(); err != nil {
+		return nil, fmt.Errorf("become subreaper: %w", err)
+	}
+	return f, nil
+}
+
+// reapers counts the sandboxes of this process, which is a subreaper as long as there are any.
+var reapers subreaper
+
+type subreaper struct {
+	mu     sync.Mutex
+	count  int
+	before bool
+}
+
+func (r *subreaper) join() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count == 0 {
+		var err error
+		if r.before, err = kernel.IsSubreaper(); err != nil {
+			return err
+		}
+		if err := kernel.BecomeSubreaper(); err != nil {
+			return fmt.Errorf("become subreaper: %w", err)
+		}
+	}
+	r.count++
+	return nil
+}
+
+func (r *subreaper) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count--; r.count == 0 && !r.before {
+		_ = kernel.ResignSubreaper()
+	}
+}
+
+// disown ends adopt.
+func (f *family) disown() {
+	if f.shared {
+		reapers.leave()
+	}
 }
 
 // owns reports whether a process belongs to the sandbox. The kernel knows: a domain with a signal scope reaches the
-// processes of nested domains, which are the sandbox's, and no others (landlock(7)). It must be asked on the supervisor's
-// thread. Without the scope, what every process of a sandbox has and few others do must serve.
+// processes of nested domains, which are the sandbox's, and no others (landlock(7)). Without the scope, what every
+// process of a sandbox has and few others do must serve.
 func (f *family) owns(pid int) bool {
 	if f.scoped {
 		return unix.Kill(pid, 0) == nil
@@ -37,11 +100,14 @@ func existingChildren() ([]int, error) {
 	return kernel.Children(os.Getpid())
 }
 
+// alone tells whether every child of this process is the sandbox's.
+func (f *family) alone() bool { return !f.shared && len(f.before) == 0 }
+
 // members lists the children of this process that belong to the sandbox. As subreaper it is the ancestor of every one
 // of them, and what loses its parent becomes its child.
 func (f *family) members() ([]int, error) {
 	pids, err := kernel.Children(os.Getpid())
-	if err != nil || len(f.before) == 0 {
+	if err != nil || f.alone() {
 		return pids, err
 	}
 	return slices.DeleteFunc(pids, func(pid int) bool {
@@ -52,20 +118,25 @@ func (f *family) members() ([]int, error) {
 // endPatience bounds the wait for killed processes; one that sits in an uninterruptible call may outlast it.
 const endPatience = 10 * time.Second
 
-// end kills and reaps every descendant, and returns how many processes it had to kill. Only direct children are
-// killed: as long as they are not reaped their pids cannot mean anyone else. Their children become ours in turn, so
-// the loop ends when there are none, whatever double forks and sessions the command made.
+// end kills and reaps every descendant once the command itself has been reaped, and returns how many processes it had to
+// kill. Only direct children are killed: as long as they are not reaped their pids cannot mean anyone else. Their
+// children become ours in turn, so the loop ends when there are none, whatever double forks and sessions the command
+// made.
 func (f *family) end() (killed int) {
+	defer f.disown()
 	deadline := time.Now().Add(endPatience)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		if !f.reap() {
+		if f.alone() && noChildren() {
 			return killed
 		}
 		pids, err := f.members()
-		if err == nil && len(pids) == 0 && len(f.before) > 0 || time.Now().After(deadline) {
+		if err == nil && len(pids) == 0 || time.Now().After(deadline) {
 			return killed
 		}
 		for _, pid := range pids {
+			if f.reap(pid) {
+				continue
+			}
 			if st, err := kernel.ReadStat(pid); err == nil && st.State != 'Z' && unix.Kill(pid, unix.SIGKILL) == nil {
 				killed++
 			}
@@ -74,34 +145,32 @@ func (f *family) end() (killed int) {
 	}
 }
 
-// reap collects every child that has ended, once the command itself has been reaped; more reports whether any is left.
-func (f *family) reap() (more bool) {
+// noChildren asks the kernel, which a command that left nothing behind need not wait longer for.
+func noChildren() bool {
+	err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return errors.Is(err, unix.ECHILD)
+}
+
+// reap collects a child if it has ended.
+func (f *family) reap(pid int) bool {
 	for {
-		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return false // ECHILD
-		case pid == 0:
-			return true
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && got == pid
 		}
 	}
 }
 
 // reapOrphans collects those ended children that are not the command: what lost its parent inside the sandbox. Called
-// whenever a process is about to be created, it keeps the executor's own dead children from piling up.
+// whenever processes are counted, it keeps the executor's own dead children from piling up.
 func (f *family) reapOrphans(command int) {
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		pid := kernel.ChildPID(&info)
-		if err != nil || pid == 0 || pid == command {
-			return
-		}
-		var ws unix.WaitStatus
-		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil); err != nil {
-			return
+	pids, err := f.members()
+	if err != nil {
+		return
+	}
+	for _, pid := range pids {
+		if pid != command {
+			f.reap(pid)
 		}
 	}
 }

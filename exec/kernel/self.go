@@ -88,6 +88,18 @@ func HideSelf() error {
 // BecomeSubreaper makes orphaned descendants children of this process instead of init's (PR_SET_CHILD_SUBREAPER).
 func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
+// ResignSubreaper undoes BecomeSubreaper.
+func ResignSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }
+
+// IsSubreaper reports whether this process is a subreaper.
+func IsSubreaper() (bool, error) {
+	var on int32
+	if err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&on)), 0, 0, 0); err != nil {
+		return false, fmt.Errorf("ask whether this is a subreaper: %w", err)
+	}
+	return on != 0, nil
+}
+
 // NoNewPrivs sets no_new_privs on the calling thread.
 func NoNewPrivs() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }
 

@@ -21,7 +21,11 @@ type prepared struct {
 	cloneFlags uintptr
 	pidfd      uintptr // *int32
 	parent     uintptr // pid
-	report     uintptr // write end of the report pipe
+	report     uintptr // the child's end of the report channel
+	reports    bool    // the parent runs meanwhile, and hears when descriptors are the child's own
+	park       bool
+	streams    [3]uintptr
+	hasStreams bool
 
 	takeTerminal bool
 	personality  bool
@@ -46,14 +50,17 @@ type prepared struct {
 	argv, envv uintptr
 }
 
-// message is what the child tells the parent over the report pipe, before its listener is needed or when it fails.
+// message is what the child tells the parent over the report channel, before its listener is needed or when it fails.
 type message struct {
-	kind  uint32 // messageListener or a Step
+	kind  uint32 // messageListener, messageReady or a Step
 	value uint32 // descriptor or errno
 	which uint32 // for StepExec: index of the candidate
 }
 
-const messageListener = ^uint32(0)
+const (
+	messageListener = ^uint32(0)
+	messageReady    = ^uint32(1)
+)
 
 const (
 	addrNoRandomize   = 0x0040000 // linux/personality.h
@@ -217,11 +224,21 @@ func child(c *prepared) message {
 		m = message{kind: messageListener, value: uint32(r)}
 		syscall.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
 	}
-	// 10. An own descriptor table, then nothing in it but the standard streams and the report pipe, which closes on
+	// 10. An own descriptor table, then nothing in it but the standard streams and the report channel, which closes on
 	// exec: an inherited descriptor would be a hole in every rule (CVE-2024-21626). close_range(2) and not /proc,
 	// which may be out of reach by now.
-	m.kind = uint32(StepExec)
-	if _, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, c.report+1, ^uintptr(0)>>32, closeRangeUnshare); e != 0 {
+	m.kind = uint32(StepDescriptors)
+	if _, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, ^uintptr(0)>>32, ^uintptr(0)>>32, closeRangeUnshare); e != 0 {
+		goto fail
+	}
+	if c.hasStreams {
+		for i = 0; i < 3; i++ {
+			if _, _, e = syscall.RawSyscall(unix.SYS_DUP3, c.streams[i], uintptr(i), 0); e != 0 {
+				goto fail
+			}
+		}
+	}
+	if _, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, c.report+1, ^uintptr(0)>>32, 0); e != 0 {
 		goto fail
 	}
 	if c.report > 3 {
@@ -233,6 +250,17 @@ func child(c *prepared) message {
 	m.kind = uint32(StepOpenFiles)
 	if _, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&c.openFiles)), 0, 0, 0); e != 0 {
 		goto fail
+	}
+	if c.reports {
+		m = message{kind: messageReady}
+		syscall.RawSyscall(unix.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
+	}
+	if c.park {
+		m.kind = uint32(StepPark)
+		if r, _, e = syscall.RawSyscall(unix.SYS_READ, c.report, uintptr(unsafe.Pointer(&m.which)), 1); e != 0 || r != 1 {
+			goto fail // the parent is gone, or has given up
+		}
+		m.which = 0
 	}
 	// 12. As execvp(3): a candidate that is not there or not executable gives way to the next, and "permission
 	// denied" is remembered over "not found".

@@ -16,9 +16,9 @@ const capabilityVersion3 = 0x20080522
 
 type capData struct{ effective, permitted, inheritable uint32 }
 
-// Start clones the child and returns once it runs the command, or, where its execve is notified, once its filter is
-// installed. The calling goroutine must be locked to its thread and that thread must outlive the child: the
-// parent-death signal is tied to the thread that cloned (prctl(2)).
+// Start clones the child and returns once it runs the command, or, where its execve is notified or it parks, once it is
+// confined and its descriptors are its own. The calling goroutine must be locked to its thread and that thread must
+// outlive the child: the parent-death signal is tied to the thread that cloned (prctl(2)).
 func Start(p *Plan) (*Child, error) {
 	if len(p.Candidates) == 0 {
 		return nil, errNoCandidate
@@ -27,9 +27,10 @@ func Start(p *Plan) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	var report [2]int
-	if err := unix.Pipe2(report[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+	// A socket and no pipe: the parked child waits on it. Messages keep their boundaries.
+	report, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	c.report = uintptr(report[1])
 	pidfd := new(int32) // on the heap: a stack could move under the address
@@ -46,9 +47,14 @@ func Start(p *Plan) (*Child, error) {
 		return nil, fmt.Errorf("clone: %w", errno)
 	}
 	child := &Child{PID: int(pid), PIDFD: int(*pidfd), Listener: -1, report: report[0]}
-	err = child.awaitListener(c.listener)
-	_ = unix.Close(report[1])
-	if err == nil && !p.ExecIsNotified {
+	if c.listener {
+		err = child.await(messageListener)
+	}
+	if err == nil && !p.shares() {
+		err = child.await(messageReady)
+	}
+	_ = unix.Close(report[1]) // not before: the table was shared
+	if err == nil && p.shares() {
 		err = child.Failure(p)
 	}
 	if err != nil {
@@ -58,27 +64,46 @@ func Start(p *Plan) (*Child, error) {
 	return child, nil
 }
 
-// awaitListener reads the number of the listener's descriptor, which is ours too as long as the table is shared.
-func (c *Child) awaitListener(want bool) error {
-	if !want {
-		return nil
+var errRefusedStart = errors.New("the policy has a call observed or answered that the start itself needs")
+
+// await reads the next message, which must be of a kind. With messageListener comes the number of the listener's
+// descriptor, which is ours too as long as the table is shared.
+func (c *Child) await(kind uint32) error {
+	// Our copy of the child's end stays open (shared table), so its end of file is no sign of death: watch the pidfd.
+	// And a call that waits for a supervisor that is not there yet would never be answered: watch the listener.
+	set := []unix.PollFd{{Fd: int32(c.report), Events: unix.POLLIN}, {Fd: int32(c.PIDFD), Events: unix.POLLIN}, {Fd: int32(c.Listener), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(set, -1); err == nil {
+			break
+		} else if !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
-	// The write end stays open on our side (shared table), so its end of file is no sign of death: watch both.
-	if err := waitReadable(c.report, c.PIDFD); err != nil {
-		return err
+	if set[0].Revents == 0 && set[1].Revents == 0 {
+		return errRefusedStart
 	}
 	m, err := c.readMessage()
 	if err != nil {
 		return fmt.Errorf("start report: %w", err)
 	}
-	if m.kind != messageListener {
+	if m.kind != kind {
 		return &StepError{Step: Step(m.kind), Err: syscall.Errno(m.value)}
 	}
-	c.Listener = int(m.value)
+	if kind == messageListener {
+		c.Listener = int(m.value)
+	}
 	return nil
 }
 
-// Failure returns the StepError that the child reported after its filter was installed, nil if there is none (yet).
+// Release lets a parked child execute the command.
+func (c *Child) Release() error {
+	if _, err := unix.Write(c.report, []byte{1}); err != nil {
+		return fmt.Errorf("release the command: %w", err)
+	}
+	return nil
+}
+
+// Failure returns the StepError that the child reported after it was ready, nil if there is none (yet).
 func (c *Child) Failure(p *Plan) error {
 	m, err := c.readMessage()
 	if err != nil {
@@ -93,7 +118,7 @@ func (c *Child) Failure(p *Plan) error {
 
 func (c *Child) readMessage() (message, error) {
 	var b [unsafe.Sizeof(message{})]byte
-	n, err := unix.Read(c.report, b[:])
+	n, _, err := unix.Recvfrom(c.report, b[:], unix.MSG_DONTWAIT)
 	if err != nil {
 		return message{}, err
 	}
@@ -123,18 +148,6 @@ func (c *Child) Abandon() {
 	}
 }
 
-func waitReadable(fds ...int) error {
-	set := make([]unix.PollFd, len(fds))
-	for i, fd := range fds {
-		set[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	}
-	for {
-		if _, err := unix.Poll(set, -1); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 // prepare turns the plan into addresses. keep holds what they point to.
 func (p *Plan) prepare() (c *prepared, keep []any, err error) {
 	c = &prepared{
@@ -150,8 +163,16 @@ func (p *Plan) prepare() (c *prepared, keep []any, err error) {
 		filterFlags:  p.FilterFlags,
 		listener:     p.FilterFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0,
 		openFiles:    p.openFiles(),
+		park:         p.Park,
+		reports:      !p.shares(),
 	}
-	if !p.ExecIsNotified {
+	if p.Streams != nil {
+		c.hasStreams = true
+		for i, fd := range p.Streams {
+			c.streams[i] = uintptr(fd)
+		}
+	}
+	if p.shares() {
 		// The parent sleeps until the execve: nothing in between may wait for it.
 		c.cloneFlags |= unix.CLONE_VM | unix.CLONE_VFORK
 	}

@@ -21,6 +21,7 @@ type Plan struct {
 	Filter       *unix.SockFprog
 	FilterFlags  uintptr // for seccomp(2); with a listener flag the parent gets the descriptor
 	TakeTerminal bool    // make the child's process group the foreground group of descriptor 0
+	Streams      *[3]int // descriptors, from 3 on, that become 0, 1 and 2; nil keeps the executor's
 
 	OpenFiles         uint64 // soft and hard RLIMIT_NOFILE, capped to what was inherited; 0 restores what was inherited
 	CPUs              *unix.CPUSet
@@ -32,14 +33,20 @@ type Plan struct {
 	// ExecIsNotified says that the filter notifies execve. The parent must then run while the child execs, so the
 	// child gets a copy of the address space instead of borrowing it.
 	ExecIsNotified bool
+
+	// Park has the child wait, confined, for [Child.Release] before its execve.
+	Park bool
 }
+
+// shares tells whether the child borrows the address space, and the parent sleeps until its execve.
+func (p *Plan) shares() bool { return !p.ExecIsNotified && !p.Park }
 
 // Child is a started command.
 type Child struct {
 	PID      int
 	PIDFD    int
 	Listener int // -1 without a listener
-	report   int // read end; holds a StepError if a step failed after the listener was reported
+	report   int // our end; holds a StepError if a step failed after the child was ready
 }
 
 // StepError is a failure in the child before the command ran.
@@ -75,7 +82,9 @@ const (
 	StepNoNewPrivs
 	StepLandlock
 	StepSeccomp
+	StepDescriptors
 	StepOpenFiles
+	StepPark
 	StepExec
 )
 
@@ -92,7 +101,9 @@ var stepNames = map[Step]string{
 	StepNoNewPrivs:   "set no_new_privs",
 	StepLandlock:     "enforce Landlock ruleset",
 	StepSeccomp:      "install seccomp filter",
+	StepDescriptors:  "set up descriptors",
 	StepOpenFiles:    "limit open files",
+	StepPark:         "wait for the start",
 	StepExec:         "exec",
 }
 

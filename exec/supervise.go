@@ -1,0 +1,135 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+)
+
+// running is a command that exists, and what answers for it. All but life is for the supervisor's thread only.
+type running struct {
+	s          *sandbox
+	plan       *stage.Plan
+	child      *stage.Child
+	loop       *supervise.Loop
+	dispatcher *supervise.Dispatcher
+	handlers   wired
+	life       *lifetime
+	signals    int // descriptor that signals arrive in, -1 if they are the caller's business
+}
+
+// start clones the command, then confines and hides this process. It leaves the command waiting for serve, which must
+// be called on the same thread; the goroutine is locked to it for good.
+func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) {
+	family, err := s.adopt(rs)
+	if err != nil {
+		return nil, &SetupError{[]string{err.Error()}}
+	}
+	defer func() {
+		if err != nil {
+			family.disown()
+		}
+	}()
+	// The command's domain is then nested in this thread's, which is what lets this thread (and no other)
+	// read the command's memory. See the package comment of supervise.
+	if err := confineThread(rs.own); err != nil {
+		return nil, &SetupError{[]string{"confine the executor: " + err.Error()}}
+	}
+	r = &running{s: s, plan: plan, signals: -1}
+	if !s.shared {
+		if r.signals, err = catchSignals(); err != nil {
+			return nil, &SetupError{[]string{err.Error()}}
+		}
+	}
+	began := time.Now()
+	if r.child, err = stage.Start(plan); err != nil {
+		return nil, s.startFailure(err)
+	}
+	r.life = &lifetime{
+		child: r.child, family: family, terminal: plan.TakeTerminal, refuseForks: func() {},
+		limit: s.timeLimit(), started: began, audit: s.options.Audit, asked: map[unix.Signal]bool{},
+	}
+	if err := r.prepare(family, rs); err != nil {
+		r.child.Abandon()
+		return nil, &SetupError{[]string{err.Error()}}
+	}
+	s.options.Audit.Write(audit.Line{Event: "start", PID: r.child.PID, Argv: plan.Argv})
+	return r, nil
+}
+
+// prepare makes what answers for the command. The command may run already; until it is served, its notified calls wait.
+func (r *running) prepare(family *family, rs *rulesets) (err error) {
+	s := r.s
+	r.loop, err = supervise.NewLoop(kernel.Listener{FD: r.child.Listener}, r.child.PIDFD, func() error { return confineThread(rs.own) })
+	if err != nil {
+		return err
+	}
+	journal := &journal{log: s.options.Audit}
+	if r.handlers, err = s.handlers(r.child, family, r.loop, journal); err != nil {
+		return err
+	}
+	r.life.refuseForks = r.handlers.refuseForks
+	if r.dispatcher, err = supervise.NewDispatcher(s.arch, r.handlers.list, s.isNotified, journal); err != nil {
+		return err
+	}
+	privileged, err := kernel.DropThreadCapabilities(r.plan.Capabilities)
+	if err != nil {
+		return err
+	}
+	if !s.shared {
+		if err := kernel.HideSelf(); err != nil {
+			return err
+		}
+		if privileged {
+			r.loop.Later(func() { go r.life.dropCapabilities(r.plan.Capabilities) })
+		}
+	}
+	return r.life.watch(r.loop, r.signals)
+}
+
+// serve answers for the command until all is over.
+func (r *running) serve() (Result, error) {
+	serveErr := r.loop.Run(r.dispatcher)
+	if serveErr != nil {
+		r.life.killAll() // an unanswered call would hang its caller for ever
+	}
+	result := r.life.finish()
+	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
+		return Result{}, r.s.startFailure(failure)
+	}
+	result.Denied = r.handlers.denied()
+	r.s.options.Audit.Write(exitLine(result))
+	if err := errors.Join(serveErr, r.life.failure()); err != nil {
+		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}
+	}
+	return result, nil
+}
+
+func exitLine(r Result) audit.Line {
+	ms := r.Duration.Milliseconds()
+	return audit.Line{Event: "exit", Code: &r.Code, Millis: &ms, Detached: r.Killed}
+}
+
+// confineThread puts the calling thread under the executor's own ruleset.
+func confineThread(own *kernel.Ruleset) error {
+	if err := kernel.NoNewPrivs(); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	return own.RestrictThread()
+}
+
+// timeLimit is the shorter of the policy's and the caller's; 0 means none.
+func (s *sandbox) timeLimit() time.Duration {
+	limit := time.Duration(s.program.Limits.TimeMS) * time.Millisecond
+	if t := s.options.Timeout; t > 0 && (limit == 0 || t < limit) {
+		limit = t
+	}
+	return limit
+}
