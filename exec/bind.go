@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sandlock-go/sandlock/ir"
 )
 
@@ -26,12 +24,13 @@ func (b *binding) lookup(name string) (string, bool) {
 	return v, ok
 }
 
-// bind gives every parameter its value and reports all mistakes at once.
-func bind(p *ir.Program, given map[string]string, environ []string) (*binding, []string) {
+// bind gives every parameter its value and reports all mistakes at once. dir is what ${cwd} means, "" the working
+// directory.
+func bind(p *ir.Program, given map[string]string, environ []string, dir string) (*binding, []string) {
 	b := &binding{program: p, values: map[string]string{}}
 	var problems []string
 	used := usedNames(p)
-	if err := b.builtins(used, environ); err != nil {
+	if err := b.builtins(used, environ, dir); err != nil {
 		problems = append(problems, err.Error())
 	}
 	for i := range p.Params {
@@ -151,10 +150,10 @@ func beneath(path, parent string) bool {
 }
 
 // builtins binds the names that need no declaration, as far as the program uses them.
-func (b *binding) builtins(used map[string]bool, environ []string) error {
+func (b *binding) builtins(used map[string]bool, environ []string, dir string) error {
 	b.values["uid"] = strconv.Itoa(os.Getuid())
 	if used["cwd"] {
-		cwd, err := unix.Getwd()
+		cwd, err := filepath.Abs(dir)
 		if err == nil {
 			cwd, err = filepath.EvalSymlinks(cwd)
 		}

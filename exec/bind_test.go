@@ -53,7 +53,7 @@ func TestBindParameters(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.param.Name = "x"
 			p := &ir.Program{Params: []ir.Param{tc.param}}
-			b, problems := bind(p, map[string]string{"x": tc.value}, nil)
+			b, problems := bind(p, map[string]string{"x": tc.value}, nil, "")
 			if fragment, wantErr := strings.CutPrefix(tc.want, "!"); wantErr {
 				if len(problems) != 1 || !strings.Contains(problems[0], fragment) {
 					t.Errorf("bind(%q): problems %q, want one with %q", tc.value, problems, fragment)
@@ -72,7 +72,7 @@ func TestBindReportsEverythingAtOnce(t *testing.T) {
 		Params:  []ir.Param{{Name: "a", Type: ir.ParamPort, Description: "where to listen"}, {Name: "b", Type: ir.ParamPort}},
 		Process: ir.Process{Env: []ir.EnvVar{{Name: "A", Value: "${a}"}}},
 	}
-	_, problems := bind(p, map[string]string{"b": "x", "c": "1"}, nil)
+	_, problems := bind(p, map[string]string{"b": "x", "c": "1"}, nil, "")
 	got := strings.Join(problems, "\n")
 	for _, want := range []string{`"a" has no value`, "where to listen", `"b"`, `no parameter "c"`, "declares a, b"} {
 		if !strings.Contains(got, want) {

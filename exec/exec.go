@@ -40,6 +40,8 @@ type Options struct {
 
 	streams *[3]int // see stage.Plan
 	park    bool
+	dir     string // working directory where the policy sets none; "" is the executor's
+	hooks   hooks
 }
 
 // Result is how a run ended.
@@ -48,7 +50,9 @@ type Result struct {
 	Signal   int // signal that ended the command, 0 if none
 	TimedOut bool
 	Duration time.Duration
-	Killed   int      // descendants that were still alive when the command ended
+	Killed   int    // descendants that were still alive when the command ended
+	Limit    string // the policy's limit that had the command killed, "" if none
+	Peak     Peak
 	Denied   []Denial // what Explain observed, in order of first occurrence
 }
 

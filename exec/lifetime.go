@@ -155,17 +155,19 @@ func (l *lifetime) signalGroup(sig unix.Signal) {
 
 // finish waits for the command, ends everything that it left behind, and says how it went.
 func (l *lifetime) finish() Result {
-	status := l.awaitCommand()
+	status, used := l.awaitCommand()
 	l.refuseForks()
 	killed := l.family.end()
 	if l.terminal {
 		l.reclaimTerminal()
 	}
-	return l.conclude(status, killed)
+	r := l.conclude(status, killed)
+	r.Peak = Peak{RSS: uint64(used.Maxrss) << 10, User: time.Duration(used.Utime.Nano()), Sys: time.Duration(used.Stime.Nano())}
+	return r
 }
 
 // awaitCommand looks first and reaps under the lock: a signal must not race with the release of the pid.
-func (l *lifetime) awaitCommand() (status unix.WaitStatus) {
+func (l *lifetime) awaitCommand() (status unix.WaitStatus, used unix.Rusage) {
 	for {
 		var info unix.Siginfo
 		if err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
@@ -176,8 +178,8 @@ func (l *lifetime) awaitCommand() (status unix.WaitStatus) {
 	defer l.mu.Unlock()
 	l.reaped = true
 	for {
-		if _, err := unix.Wait4(l.child.PID, &status, 0, nil); !errors.Is(err, unix.EINTR) {
-			return status
+		if _, err := unix.Wait4(l.child.PID, &status, 0, &used); !errors.Is(err, unix.EINTR) {
+			return status, used
 		}
 	}
 }

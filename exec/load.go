@@ -21,9 +21,24 @@ type Artifact struct {
 	Signer  string // principal that signed it; "" if no signature was demanded
 }
 
-// Load reads an artifact. It is hostile input until its seal checks out; with a file of allowed signers (ssh-keygen(1)),
-// one of them must have signed it. The file is read once, so what is checked is what runs.
-func Load(path, allowedSigners string) (*Artifact, error) {
+// LoadOption is a demand on an artifact.
+type LoadOption func(*loading)
+
+type loading struct{ allowedSigners string }
+
+// AllowedSigners demands that one of the signers in a file (ssh-keygen(1), ALLOWED SIGNERS) has signed the artifact; ""
+// demands nothing.
+func AllowedSigners(file string) LoadOption {
+	return func(l *loading) { l.allowedSigners = file }
+}
+
+// Load reads an artifact. It is hostile input until its seal checks out. The file is read once, so what is checked is what
+// runs.
+func Load(path string, options ...LoadOption) (*Artifact, error) {
+	var demands loading
+	for _, o := range options {
+		o(&demands)
+	}
 	file, err := readBounded(path, seal.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("artifact: %w", err)
@@ -33,8 +48,8 @@ func Load(path, allowedSigners string) (*Artifact, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	signer := ""
-	if allowedSigners != "" {
-		if signer, err = verify(sealed, allowedSigners); err != nil {
+	if demands.allowedSigners != "" {
+		if signer, err = verify(sealed, demands.allowedSigners); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}

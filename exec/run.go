@@ -84,7 +84,7 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 		return nil, nil, &SetupError{problems}
 	}
 	var unbound []string
-	s.bound, unbound = bind(s.program, s.options.Params, s.options.Environ)
+	s.bound, unbound = bind(s.program, s.options.Params, s.options.Environ, s.options.dir)
 	if len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
@@ -119,7 +119,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		Streams:           s.options.streams,
 		Park:              s.options.park,
 	}
-	if p.Cwd != "" {
+	if plan.Dir = s.options.dir; p.Cwd != "" {
 		if plan.Dir, err = ir.ExpandPath(p.Cwd, s.bound.lookup); err != nil {
 			return nil, &SetupError{[]string{"program.cwd: " + err.Error()}}
 		}
@@ -142,6 +142,9 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 			return nil, &SetupError{[]string{"the artifact holds no observing filter, which --explain-denials needs"}}
 		}
 		program, plan.ExecIsNotified = s.filter.Observe, true
+	}
+	if program, err = s.options.hooks.filter(program); err != nil {
+		return nil, &SetupError{[]string{err.Error()}}
 	}
 	plan.ExecIsNotified = plan.ExecIsNotified || s.notifies("execve")
 	if plan.Filter, err = kernel.FilterProgram(program); err != nil {

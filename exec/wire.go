@@ -71,6 +71,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	for i, h := range w.list {
 		w.list[i] = only{h, slices.DeleteFunc(h.Syscalls(), func(nr abi.Sysno) bool { return !s.isNotified(nr) })}
 	}
+	w.list = append(w.list, s.options.hooks.list()...)
 	return w, nil
 }
 
@@ -87,13 +88,13 @@ func (s *sandbox) isNotified(nr abi.Sysno) bool {
 	if s.options.Explain {
 		return true // the observing filter notifies whatever is refused or watched
 	}
-	return notified(s.filter.Table, nr)
+	return notified(s.filter.Table, nr) || s.options.hooks.answers(nr)
 }
 
 // notifies reports whether the policy itself has a call notified.
 func (s *sandbox) notifies(name string) bool {
 	nr, ok := abi.SyscallNumber(s.arch, name)
-	return ok && notified(s.filter.Table, nr)
+	return ok && (notified(s.filter.Table, nr) || s.options.hooks.answers(nr))
 }
 
 func notified(table []ir.SyscallEntry, nr abi.Sysno) bool {

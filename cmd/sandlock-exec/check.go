@@ -20,7 +20,7 @@ func runCheck(s *streams, args []string) error {
 	host := kernel.Probe()
 	var missing []string
 	if artifact != "" {
-		a, err := exec.Load(artifact, "")
+		a, err := exec.Load(artifact)
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func (c *runOptions) load() (*exec.Artifact, error) {
 	if signers == "" {
 		signers = standingSigners()
 	}
-	return exec.Load(c.artifact, signers)
+	return exec.Load(c.artifact, exec.AllowedSigners(signers))
 }
 
 // standingSigners returns the configured file of allowed signers: where one exists, a signature is mandatory.

@@ -73,6 +73,9 @@ func built(tb testing.TB, build func() (string, error)) string {
 
 func program(name, pkg string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
+		if tools := os.Getenv(toolsVariable); tools != "" {
+			return filepath.Join(tools, "bin-"+name, name), nil
+		}
 		root, err := moduleRoot()
 		if err != nil {
 			return "", err

@@ -65,6 +65,17 @@ func (r *Ruleset) AllowPort(port uint16, access uint64) error {
 // RestrictThread confines the calling thread only.
 func (r *Ruleset) RestrictThread() error { return ll.LandlockRestrictSelf(r.FD, 0) }
 
+// RestrictProcess sets no_new_privs and confines every thread of this process.
+func (r *Ruleset) RestrictProcess() error {
+	if err := ll.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	if err := ll.AllThreadsLandlockRestrictSelf(r.FD, 0); err != nil {
+		return fmt.Errorf("landlock_restrict_self: %w", err)
+	}
+	return nil
+}
+
 // Close releases the ruleset; a domain made from it stays in force.
 func (r *Ruleset) Close() { _ = unix.Close(r.FD) }
 

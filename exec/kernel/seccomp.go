@@ -14,6 +14,7 @@ const (
 	SeccompFlagNewListener  = 1 << 3
 	SeccompFlagWaitKillable = 1 << 5 // Linux 5.19: a notified call is interrupted by fatal signals only
 	SeccompSetModeFilter    = 1
+	seccompFlagTSync        = 1
 	seccompGetActionAvail   = 2
 )
 
@@ -33,6 +34,19 @@ func FilterProgram(insns []byte) (*unix.SockFprog, error) {
 	filter := make([]unix.SockFilter, n)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&filter[0])), len(insns)), insns)
 	return &unix.SockFprog{Len: uint16(n), Filter: &filter[0]}, nil
+}
+
+// FilterProcess installs a filter without a listener on every thread of this process (SECCOMP_FILTER_FLAG_TSYNC), whose
+// threads must all have no_new_privs.
+func FilterProcess(f *unix.SockFprog, flags uintptr) error {
+	tid, _, e := unix.Syscall(unix.SYS_SECCOMP, SeccompSetModeFilter, flags|seccompFlagTSync, uintptr(unsafe.Pointer(f)))
+	if e != 0 {
+		return fmt.Errorf("install seccomp filter: %w", e)
+	}
+	if tid != 0 {
+		return fmt.Errorf("install seccomp filter: thread %d has filters of its own", tid)
+	}
+	return nil
 }
 
 // actionAvailable asks the kernel for a return action (Linux 4.14).

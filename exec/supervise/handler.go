@@ -22,7 +22,8 @@ type Handler interface {
 	// Syscalls lists the numbers that it answers on this architecture. Start refuses a handler whose calls the
 	// filter does not notify.
 	Syscalls() []abi.Sysno
-	// Handle decides. Next hands the call to the following handler; a call that nobody takes is refused.
+	// Handle decides. A program can have calls notified beyond the policy (exec.Cmd.Handle): a handler leaves to Next what
+	// the filter would not have handed to it. Next hands the call to the following handler; a call that nobody takes is refused.
 	Handle(c *Call) Verdict
 }
 

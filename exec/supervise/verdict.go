@@ -70,6 +70,9 @@ func Kill() Verdict { return Verdict{kind: verdictKill} }
 // Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
 func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
 
+// IsContinue reports whether the verdict leaves the call to the kernel.
+func (v Verdict) IsContinue() bool { return v.kind == verdictContinue }
+
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {
 	switch v.kind {

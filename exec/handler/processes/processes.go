@@ -22,6 +22,7 @@ type Handler struct {
 	census  *census
 	closing atomic.Bool
 	calls   []abi.Sysno
+	clone   abi.Sysno
 	name    func(abi.Sysno) string
 	journal supervise.Journal
 	rule    supervise.Event // Rule and Origin of the limit
@@ -37,6 +38,7 @@ func New(arch abi.Arch, limit uint32, command Process, roots func() ([]int, erro
 		rule:    rule,
 		name:    func(nr abi.Sysno) string { s, _ := abi.SyscallName(arch, nr); return s },
 	}
+	h.clone, _ = abi.SyscallNumber(arch, "clone")
 	for _, name := range []string{"clone", "fork", "vfork"} {
 		if nr, ok := abi.SyscallNumber(arch, name); ok {
 			h.calls = append(h.calls, nr)
@@ -57,6 +59,9 @@ func (h *Handler) Close() { h.closing.Store(true) }
 
 // Handle counts the process that the call is about to create. Flags are register arguments, so continuing is safe.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	if c.Nr == h.clone && c.Args[0]&unix.CLONE_THREAD != 0 {
+		return supervise.Next() // a thread; not by the policy's filter
+	}
 	if h.closing.Load() {
 		return supervise.Errno(unix.EAGAIN)
 	}

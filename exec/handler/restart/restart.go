@@ -46,7 +46,10 @@ const (
 func (h Handler) Handle(c *supervise.Call) supervise.Verdict {
 	var action [16]byte
 	addr := c.Args[1]
-	if c.Arg32(0) != int32(unix.SIGCHLD) || c.Bytes(addr, action[:]) != nil {
+	if c.Arg32(0) != int32(unix.SIGCHLD) {
+		return supervise.Next() // not by the policy's filter
+	}
+	if c.Bytes(addr, action[:]) != nil {
 		return supervise.Continue(supervise.KernelDecides)
 	}
 	handler, flags := binary.NativeEndian.Uint64(action[:8]), binary.NativeEndian.Uint64(action[8:])
