@@ -9,6 +9,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 // UnconfinableError lists what a policy asks for and [Confine] cannot do to a process that already runs.
@@ -54,6 +55,11 @@ func Confine(a *Artifact, o ConfineOptions) error {
 	defer rs.close()
 	if len(problems) > 0 {
 		return &SetupError{problems}
+	}
+	s.resolveGrants()
+	if ok, _, _ := s.grants("/proc/self", abi.FSReadDir); kernel.HasC && !ok {
+		// Its threads are found in /proc, and must be found once more after the first of them is confined.
+		return &SetupError{[]string{"a program with C code can be confined only by a policy that grants /proc; build it with CGO_ENABLED=0, or start a command instead"}}
 	}
 	keep, err := capabilities(s.program.Process.Capabilities)
 	if err != nil {

@@ -1,13 +1,18 @@
 // Package exec loads a sealed artifact, installs it and supervises the command.
 //
+// Go programs use [Load] (or [Default]) and [Artifact.Command], which is shaped like os/exec; [Cmd.Handle] lets them answer
+// system calls, and [Confine] puts the program itself under a policy. [Run] is what sandlock-exec does: it takes the
+// process over.
+//
 // In: an artifact's program, a command line, parameter values. Out: the command's exit status as a [Result], and an
 // audit stream. It maps the program's fields to kernel calls one to one and makes no policy decision of its own: what a
 // notified call may do is asked of ir/query. It never imports the compiler or CUE.
 //
 // The reading order follows a start: load.go (bytes to program), host.go (does this machine offer what the program
 // requires), bind.go (parameters), ruleset.go (Landlock), environment.go and command.go (what is started), run.go
-// (confine, clone, supervise), wire.go (which handlers answer which calls), lifetime.go and tree.go (signals, time,
-// the terminal, and that nothing outlives the command).
+// (what is prepared), supervise.go (confine, clone, serve), wire.go (which handlers answer which calls), lifetime.go and
+// tree.go (signals, time, the terminal, and that nothing outlives the command); cmd.go, streams.go, hooks.go and
+// confine.go for Go programs.
 package exec
 
 import (

@@ -84,6 +84,8 @@ func (h *hooks) filter(program []byte) ([]byte, error) {
 	return bpf.NotifyAllowed(program, numbers)
 }
 
+func (h *hooks) any() bool { return len(h.handlers) > 0 }
+
 // answers tells whether a handler was added for a call.
 func (h *hooks) answers(nr abi.Sysno) bool {
 	return slices.ContainsFunc(h.handlers, func(u userHandler) bool { return u.nr == nr })

@@ -146,7 +146,8 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 	if program, err = s.options.hooks.filter(program); err != nil {
 		return nil, &SetupError{[]string{err.Error()}}
 	}
-	plan.ExecIsNotified = plan.ExecIsNotified || s.notifies("execve")
+	// A handler of the program may want any call of the start: the parent must be awake to see that it hangs.
+	plan.ExecIsNotified = plan.ExecIsNotified || s.notifies("execve") || s.options.hooks.any()
 	if plan.Filter, err = kernel.FilterProgram(program); err != nil {
 		return nil, &SetupError{[]string{err.Error()}}
 	}
