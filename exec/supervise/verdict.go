@@ -15,6 +15,7 @@ type Verdict struct {
 	errno  unix.Errno
 	reason Reason
 	later  func(context.Context) Verdict
+	then   func(*Call) Verdict
 }
 
 type verdictKind uint8
@@ -27,6 +28,7 @@ const (
 	verdictAddFD
 	verdictKill
 	verdictDefer
+	verdictResume
 )
 
 // Reason says why a call may be continued: the kernel then reads its memory arguments again, and another thread may
@@ -70,6 +72,10 @@ func Kill() Verdict { return Verdict{kind: verdictKill} }
 // Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
 func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
 
+// Resume ends a deferred call's stay outside of the loop without an answer: then runs on the loop's thread with the call,
+// and its verdict answers. It is for results that the caller's memory is to receive. Only f of [Defer] may return it.
+func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResume, then: then} }
+
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {
 	switch v.kind {
@@ -85,6 +91,8 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("descriptor with flags %#x", v.flags)
 	case verdictKill:
 		return "kill"
+	case verdictResume:
+		return "resume"
 	}
 	return "defer"
 }
