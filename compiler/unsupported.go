@@ -57,7 +57,6 @@ var gaps = []gap{
 
 	scalar("determinism.random_seed", func(p *policy.Policy) policy.Val[uint64] { return p.Determinism.RandomSeed }),
 	{"determinism.time_start", timeStart, ""},
-	scalar("determinism.deterministic_dirs", func(p *policy.Policy) policy.Val[bool] { return p.Determinism.DeterministicDirs }, false),
 
 	list("rules", func(p *policy.Policy) policy.List[policy.DynamicRule] { return p.Rules }),
 	{"tests.case.http", httpTests, ""},

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/handler/dirs"
 	"github.com/sandlock-go/sandlock/exec/handler/explain"
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
@@ -32,6 +33,7 @@ type wired struct {
 //	restart    rt_sigaction of SIGCHLD
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
+//	dirs       getdents family
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
 	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
 	if s.options.Explain {
@@ -66,6 +68,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
+	}
+	if s.notifies("getdents64") || s.notifies("getdents") {
+		w.list = append(w.list, dirs.New(s.arch, loop.CanDefer))
 	}
 	// A handler may know calls that this filter settles by itself.
 	for i, h := range w.list {

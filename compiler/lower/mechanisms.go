@@ -18,6 +18,7 @@ func Mechanisms(u *Unit) {
 	networkMechanisms(u, add)
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
+	dirsMechanism(u, add)
 	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
 		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
 	})
@@ -105,5 +106,15 @@ func limitMechanisms(u *Unit, add adder) {
 	}
 	if l.GPU.Mode != ir.GPUNone {
 		add("limits.gpu_devices", "landlock", "only the device nodes of the selected GPUs are granted")
+	}
+}
+
+func dirsMechanism(u *Unit, add adder) {
+	switch {
+	case !u.Program.Determinism.SortedDirs:
+	case notifies(u.Program, "getdents64") || notifies(u.Program, "getdents"):
+		add("determinism.deterministic_dirs", "notify", "file systems list in the order of hashes or of creation, so the supervisor reads directories and answers with sorted entries")
+	default:
+		add("determinism.deterministic_dirs", "none", "the policy refuses to list directories")
 	}
 }

@@ -36,25 +36,40 @@ func NewDispatcher(arch abi.Arch, handlers []Handler, notified func(abi.Sysno) b
 // Decide runs the handlers of a call. It fails closed: a panic, a call that no handler takes and a Continue that
 // could be raced all end in EPERM, with a record.
 func (d *Dispatcher) Decide(c *Call) (v Verdict) {
-	defer func() {
-		if r := recover(); r != nil {
-			d.refuse(c, fmt.Sprintf("internal error: %v", r))
-			v = Errno(unix.EPERM)
-		}
-	}()
+	defer d.recover(c, &v)
 	if int(c.Nr) < len(d.table) {
 		for _, h := range d.table[c.Nr] {
-			if v = h.Handle(c); v.kind == verdictNext {
-				continue
+			if v = h.Handle(c); v.kind != verdictNext {
+				return d.honest(c, v, h.Name())
 			}
-			if v.kind == verdictContinue && (v.reason == 0 || c.memoryRead && v.reason != KernelDecides) {
-				d.refuse(c, "handler "+h.Name()+" would continue a call after reading its memory")
-				return Errno(unix.EPERM)
-			}
-			return v
 		}
 	}
 	d.refuse(c, "no handler takes the call")
+	return Errno(unix.EPERM)
+}
+
+// resume is Decide for a call that comes back from outside of the loop.
+func (d *Dispatcher) resume(c *Call, then func(*Call) Verdict) (v Verdict) {
+	defer d.recover(c, &v)
+	return d.honest(c, then(c), "of a deferred call")
+}
+
+func (d *Dispatcher) recover(c *Call, v *Verdict) {
+	if r := recover(); r != nil {
+		d.refuse(c, fmt.Sprintf("internal error: %v", r))
+		*v = Errno(unix.EPERM)
+	}
+}
+
+func (d *Dispatcher) honest(c *Call, v Verdict, handler string) Verdict {
+	switch {
+	case v.kind == verdictContinue && (v.reason == 0 || c.memoryRead && v.reason != KernelDecides):
+		d.refuse(c, "handler "+handler+" would continue a call after reading its memory")
+	case v.kind == verdictNext || v.kind == verdictResume:
+		d.refuse(c, "handler "+handler+" gives no answer")
+	default:
+		return v
+	}
 	return Errno(unix.EPERM)
 }
 

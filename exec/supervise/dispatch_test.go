@@ -128,3 +128,34 @@ func TestWrite(t *testing.T) {
 		})
 	}
 }
+
+func TestResumeIsHeldToTheSameRules(t *testing.T) {
+	tests := []struct {
+		name   string
+		then   func(*Call) Verdict
+		want   Verdict
+		reason string // in the journal
+	}{
+		{"answer", func(*Call) Verdict { return Return(7) }, Return(7), ""},
+		{"panic", func(*Call) Verdict { panic("boom") }, Errno(unix.EPERM), "boom"},
+		{"continue after reading memory", func(c *Call) Verdict { _, _ = c.Path(0); return Continue(DecidedOnRegisters) }, Errno(unix.EPERM), "after reading"},
+		{"no answer", func(*Call) Verdict { return Next() }, Errno(unix.EPERM), "no answer"},
+		{"resumed again", func(*Call) Verdict { return Resume(nil) }, Errno(unix.EPERM), "no answer"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			var j notes
+			d, err := NewDispatcher(abi.AMD64, nil, nil, &j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := NewCall(1, 90, [6]uint64{supervisetest.Base}, &supervisetest.Memory{Bytes: []byte("path\x00")})
+			if got := d.resume(c, tc.then); got.String() != tc.want.String() {
+				t.Errorf("verdict %v, want %v", got, tc.want)
+			}
+			if tc.reason == "" && len(j) > 0 || tc.reason != "" && (len(j) != 1 || !strings.Contains(j[0].Reason, tc.reason)) {
+				t.Errorf("journal %v, want %q", j, tc.reason)
+			}
+		})
+	}
+}

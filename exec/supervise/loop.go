@@ -20,6 +20,7 @@ type Loop struct {
 	sources    map[int32]func()
 	later      func()
 	deferred   pool
+	resumed    resumed
 }
 
 // What a loop's poll set holds.
@@ -36,13 +37,14 @@ func NewLoop(l kernel.Listener, done int, confine func() error) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &Loop{
+	loop := &Loop{
 		listener: l, epoll: epoll, sources: map[int32]func(){},
 		poll: [3]unix.PollFd{
 			{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(done), Events: unix.POLLIN}, {Fd: int32(epoll), Events: unix.POLLIN},
 		},
-		deferred: pool{listener: l, confine: confine},
-	}, nil
+	}
+	loop.deferred = pool{listener: l, confine: confine, resume: loop.resumed.add}
+	return loop, nil
 }
 
 // Watch has ready called on the loop's thread whenever fd is readable. It must read what is there, and not block.
@@ -113,6 +115,7 @@ func (l *Loop) Run(d *Dispatcher) error {
 
 func (l *Loop) close() {
 	l.deferred.close()
+	l.resumed.close()
 	_ = unix.Close(l.epoll)
 }
 
@@ -135,18 +138,25 @@ func (l *Loop) serve(n *kernel.Notification, call *Call) error {
 	switch err := l.listener.Receive(n); {
 	case err == nil:
 		call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
-		v := l.dispatcher.Decide(call)
-		if v.kind == verdictDefer {
-			l.deferred.start(n.ID, v.later)
-		} else {
-			answer(l.listener, int(n.PID), n.ID, v)
-		}
-		return nil
+		return l.carryOut(call, l.dispatcher.Decide(call))
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
 		return nil // interrupted, or the caller was killed between the wake-up and the receive
 	default:
 		return fmt.Errorf("receive notification: %w", err)
 	}
+}
+
+// carryOut answers a call, or lets it leave the loop.
+func (l *Loop) carryOut(call *Call, v Verdict) error {
+	if v.kind != verdictDefer {
+		answer(l.listener, call.TID, call.id, v)
+		return nil
+	}
+	if err := l.awaitResumed(); err != nil {
+		return err
+	}
+	l.deferred.start(*call, v.later)
+	return nil
 }
 
 // answer carries a verdict out. A signal may interrupt the sending; any other failure means that the caller is gone.

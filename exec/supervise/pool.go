@@ -25,15 +25,16 @@ const (
 // maxDeferred until it returns.
 type pool struct {
 	listener kernel.Listener
-	confine  func() error // puts the calling thread under the executor's ruleset
+	confine  func() error                    // puts the calling thread under the executor's ruleset
+	resume   func(Call, func(*Call) Verdict) // hands a call back to the loop
 
 	mu     sync.Mutex
 	active int
 	closed bool
 }
 
-// start runs f for the notification id.
-func (p *pool) start(id uint64, f func(context.Context) Verdict) {
+// start runs f for a call.
+func (p *pool) start(c Call, f func(context.Context) Verdict) {
 	p.mu.Lock()
 	full := p.active >= maxDeferred || p.closed
 	if !full {
@@ -41,13 +42,13 @@ func (p *pool) start(id uint64, f func(context.Context) Verdict) {
 	}
 	p.mu.Unlock()
 	if full {
-		answer(p.listener, 0, id, Errno(unix.EAGAIN))
+		answer(p.listener, 0, c.id, Errno(unix.EAGAIN))
 		return
 	}
-	go p.run(id, f)
+	go p.run(c, f)
 }
 
-func (p *pool) run(id uint64, f func(context.Context) Verdict) {
+func (p *pool) run(c Call, f func(context.Context) Verdict) {
 	ctx, cancel := context.WithTimeout(context.Background(), deferredTime)
 	defer cancel()
 	verdict := make(chan Verdict, 1)
@@ -60,14 +61,18 @@ func (p *pool) run(id uint64, f func(context.Context) Verdict) {
 	for {
 		select {
 		case v := <-verdict:
-			answer(p.listener, 0, id, v)
+			if v.kind == verdictResume {
+				p.resume(c, v.then)
+			} else {
+				answer(p.listener, 0, c.id, v)
+			}
 			return
 		case <-ctx.Done():
-			answer(p.listener, 0, id, Errno(unix.EIO))
+			answer(p.listener, 0, c.id, Errno(unix.EIO))
 			drop(verdict)
 			return
 		case <-check.C:
-			if p.isClosed() || !p.listener.Valid(id) {
+			if p.isClosed() || !p.listener.Valid(c.id) {
 				cancel()
 				drop(verdict)
 				return
@@ -104,6 +109,13 @@ func (p *pool) leave() {
 	p.mu.Lock()
 	p.active--
 	p.mu.Unlock()
+}
+
+// full reports whether one more call would be refused. Only the loop's thread starts calls, so there it stays true.
+func (p *pool) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.active >= maxDeferred || p.closed
 }
 
 func (p *pool) isClosed() bool {

@@ -15,6 +15,7 @@ type Verdict struct {
 	errno  unix.Errno
 	reason Reason
 	later  func(context.Context) Verdict
+	then   func(*Call) Verdict
 }
 
 type verdictKind uint8
@@ -27,6 +28,7 @@ const (
 	verdictAddFD
 	verdictKill
 	verdictDefer
+	verdictResume
 )
 
 // Reason says why a call may be continued: the kernel then reads its memory arguments again, and another thread may
@@ -72,6 +74,9 @@ func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdi
 
 // IsContinue reports whether the verdict leaves the call to the kernel.
 func (v Verdict) IsContinue() bool { return v.kind == verdictContinue }
+// Resume ends a deferred call's stay outside of the loop without an answer: then runs on the loop's thread with the call,
+// and its verdict answers. It is for results that the caller's memory is to receive. Only f of [Defer] may return it.
+func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResume, then: then} }
 
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {
@@ -88,6 +93,8 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("descriptor with flags %#x", v.flags)
 	case verdictKill:
 		return "kill"
+	case verdictResume:
+		return "resume"
 	}
 	return "defer"
 }

@@ -28,6 +28,24 @@ var costCommands = []command{
 			return result(unix.Close(fd))
 		})
 	}},
+	// One listing of a directory, from its start to its end, with the buffer of a C library.
+	{"list-loop", "N PATH", 2, func(args []string) outcome {
+		fd, err := unix.Open(args[1], unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return failedAt("open", err)
+		}
+		buf := make([]byte, 32<<10)
+		return cost(args[0], func() outcome {
+			if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+				return result(err)
+			}
+			for {
+				if n, err := unix.Getdents(fd, buf); err != nil || n == 0 {
+					return result(err)
+				}
+			}
+		})
+	}},
 	{"clone-loop", "N", 1, func(args []string) outcome {
 		return cost(args[0], func() outcome { return cloneOnce(0) })
 	}},
