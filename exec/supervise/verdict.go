@@ -74,6 +74,7 @@ func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdi
 
 // IsContinue reports whether the verdict leaves the call to the kernel.
 func (v Verdict) IsContinue() bool { return v.kind == verdictContinue }
+
 // Resume ends a deferred call's stay outside of the loop without an answer: then runs on the loop's thread with the call,
 // and its verdict answers. It is for results that the caller's memory is to receive. Only f of [Defer] may return it.
 func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResume, then: then} }
