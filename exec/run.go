@@ -40,6 +40,7 @@ func (s *sandbox) supervised() bool { return s.program.Process.Start != ir.Start
 // command is the one that may read its memory, and the one whose death takes the command with it. Run confines this
 // process for good; it is meant to be the last thing that a process does.
 func Run(o Options) (Result, error) {
+	defer o.Freezer.end()
 	s := &sandbox{options: o, program: o.Artifact.Program}
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
@@ -196,8 +197,9 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	family := &family{before: before, scoped: rs.scoped}
 	loop, err := supervise.NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, func() error { return confineThread(rs.own) })
 	var handlers wired
+	var life *lifetime
 	if err == nil {
-		handlers, err = s.handlers(child, family, loop, journal)
+		handlers, err = s.handlers(child, family, loop, journal, func(err error) { life.fail(err) })
 	}
 	if err == nil {
 		err = kernel.HideSelf()
@@ -215,8 +217,8 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		return Result{}, &SetupError{[]string{err.Error()}}
 	}
 	s.options.Audit.Write(audit.Line{Event: "start", PID: child.PID, Argv: plan.Argv})
-	life := &lifetime{
-		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
+	life = &lifetime{
+		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks, stops: handlers.stops,
 		limit: s.timeLimit(), started: started, audit: s.options.Audit, asked: map[unix.Signal]bool{},
 	}
 	if privileged {
@@ -226,6 +228,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if serveErr == nil {
 		serveErr = loop.Run(dispatcher)
 	}
+	s.options.Freezer.end()
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}

@@ -15,7 +15,8 @@ import (
 // `exec sandlock-exec …` in a shell with background jobs leaves behind.
 type family struct {
 	before []int
-	scoped bool // the supervisor's thread is in a Landlock domain that scopes signals
+	scoped bool          // the supervisor's thread is in a Landlock domain that scopes signals
+	waited time.Duration // CPU time of the sandbox's processes that this one has waited for, the command excepted
 }
 
 // owns reports whether a process belongs to the sandbox. The kernel knows: a domain with a signal scope reaches the
@@ -66,7 +67,7 @@ func (f *family) end() (killed int) {
 			return killed
 		}
 		for _, pid := range pids {
-			if st, err := kernel.ReadStat(pid); err == nil && st.State != 'Z' && unix.Kill(pid, unix.SIGKILL) == nil {
+			if st, err := kernel.ReadStat(pid); err == nil && !st.Dead() && unix.Kill(pid, unix.SIGKILL) == nil {
 				killed++
 			}
 		}
@@ -100,8 +101,20 @@ func (f *family) reapOrphans(command int) {
 			return
 		}
 		var ws unix.WaitStatus
-		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil); err != nil {
+		var usage unix.Rusage
+		if _, err := unix.Wait4(pid, &ws, unix.WNOHANG, &usage); err != nil {
 			return
 		}
+		if !slices.Contains(f.before, pid) {
+			f.waited += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		}
+	}
+}
+
+// current returns a function that lists the members once the dead among them, save the command, have been reaped.
+func (f *family) current(command int) func() ([]int, error) {
+	return func() ([]int, error) {
+		f.reapOrphans(command)
+		return f.members()
 	}
 }
