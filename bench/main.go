@@ -5,7 +5,7 @@
 // whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
 // the numbers; it never fails because of one, since no shared machine can be asked for a time.
 //
-// Read next: contenders.go (what is compared), start.go, calls.go, footprint.go, report.go.
+// Read next: contenders.go (what is compared), start.go, calls.go, footprint.go, report.go; share.go stands alone.
 package main
 
 import (
@@ -18,14 +18,15 @@ import (
 func main() {
 	runs := flag.Int("runs", 200, "rounds of the start-up comparison")
 	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
+	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
-	if err := bench(*runs, *out); err != nil {
+	if err := bench(*runs, *out, *share); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, out string) error {
+func bench(runs int, out string, share bool) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return err
@@ -33,6 +34,15 @@ func bench(runs int, out string) error {
 	w := workshop{out: out}
 	if err := w.build(); err != nil {
 		return err
+	}
+	if share {
+		progress("shares of CPU time")
+		shares, err := w.measureShares()
+		if err != nil {
+			return err
+		}
+		sharesMarkdown(os.Stdout, shares)
+		return nil
 	}
 	report := Report{Host: host(), Runs: runs}
 
