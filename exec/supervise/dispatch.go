@@ -43,8 +43,12 @@ func (d *Dispatcher) Decide(c *Call) (v Verdict) {
 		}
 	}()
 	if int(c.Nr) < len(d.table) {
+		var passed Verdict
 		for _, h := range d.table[c.Nr] {
 			if v = h.Handle(c); v.kind == verdictNext {
+				if v.reason != 0 {
+					passed = Continue(v.reason)
+				}
 				continue
 			}
 			if v.kind == verdictContinue && (v.reason == 0 || c.memoryRead && v.reason != KernelDecides) {
@@ -52,6 +56,9 @@ func (d *Dispatcher) Decide(c *Call) (v Verdict) {
 				return Errno(unix.EPERM)
 			}
 			return v
+		}
+		if passed.reason == KernelDecides || passed.reason == DecidedOnRegisters && !c.memoryRead {
+			return passed
 		}
 	}
 	d.refuse(c, "no handler takes the call")
