@@ -55,7 +55,6 @@ var gaps = []gap{
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 	scalar("limits.num_cpus", func(p *policy.Policy) policy.Val[uint32] { return p.Limits.NumCPUs }),
 
-	scalar("determinism.random_seed", func(p *policy.Policy) policy.Val[uint64] { return p.Determinism.RandomSeed }),
 	{"determinism.time_start", timeStart, ""},
 	scalar("determinism.deterministic_dirs", func(p *policy.Policy) policy.Val[bool] { return p.Determinism.DeterministicDirs }, false),
 

@@ -49,7 +49,7 @@ func Run(o Options) (Result, error) {
 	if !ok {
 		return Result{}, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
-	s.needsRealPaths = o.Explain
+	s.needsRealPaths = o.Explain || s.program.Determinism.Random
 	plan, rs, err := s.prepare()
 	if s.bound != nil {
 		defer s.removeTmp()
@@ -72,6 +72,11 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	problems := unmet(s.program, host)
 	handled, lacking := handledHere(&s.program.Landlock, host.LandlockABI)
 	problems = append(problems, lacking...)
+	if s.changesImages() {
+		if err := kernel.CanOverwriteCode(); err != nil {
+			problems = append(problems, "determinism: "+err.Error())
+		}
+	}
 	if len(problems) > 0 {
 		return nil, nil, &SetupError{problems}
 	}

@@ -30,6 +30,8 @@ type wired struct {
 //	explain    first: it only watches, or answers what the filter would have refused without asking
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
+//	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready
+//	random     getrandom, and opens of the random devices; all other opens are the kernel's to decide
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
@@ -60,6 +62,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
+	}
+	if err := s.determinism(&w, loop, j); err != nil {
+		return w, err
 	}
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, s.grants, j))

@@ -18,6 +18,7 @@ func Mechanisms(u *Unit) {
 	networkMechanisms(u, add)
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
+	determinismMechanisms(u, add)
 	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
 		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
 	})
@@ -105,5 +106,11 @@ func limitMechanisms(u *Unit, add adder) {
 	}
 	if l.GPU.Mode != ir.GPUNone {
 		add("limits.gpu_devices", "landlock", "only the device nodes of the selected GPUs are granted")
+	}
+}
+
+func determinismMechanisms(u *Unit, add adder) {
+	if u.Program.Determinism.Random {
+		add("determinism.random_seed", "notify, vdso", "getrandom and the random devices are answered from the seed; each program's AT_RANDOM is overwritten, and its vDSO made to call")
 	}
 }

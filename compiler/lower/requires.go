@@ -51,6 +51,7 @@ func landlockFields(u *Unit) []string {
 
 // notifyingCalls are the calls by which each feature shows whether it is notified.
 var notifyingCalls = []struct{ field, call string }{
+	{"determinism.random_seed", "getrandom"},
 	{"filesystem.write", "fchmodat"},
 	{"limits.processes", "clone"},
 	{"network.allow_bind", "listen"},
