@@ -77,11 +77,20 @@ type Memory struct{ fd int }
 
 // OpenMemory opens /proc/<tid>/mem.
 func OpenMemory(tid int) (Memory, error) {
-	fd, err := unix.Open(procPath(tid, "mem"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(procPath(tid, "mem"), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Memory{-1}, err
 	}
 	return Memory{fd}, nil
+}
+
+// Read reads all of b, or fails.
+func (m Memory) Read(addr uint64, b []byte) error {
+	n, err := unix.Pread(m.fd, b, int64(addr))
+	if err == nil && n != len(b) {
+		err = unix.EFAULT
+	}
+	return err
 }
 
 // Write overwrites all of what is at addr, or fails.

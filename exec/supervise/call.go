@@ -18,9 +18,10 @@ type Guest interface {
 	Valid(id uint64) bool
 }
 
-// Overwriter writes a caller's memory whether or not its pages are writable. It stays with the program image that it was
-// opened for.
+// Overwriter is a caller's memory, to be read, and to be written whether or not its pages are writable. It stays with
+// the program image that it was opened for, also when the call has been answered.
 type Overwriter = interface {
+	Read(addr uint64, b []byte) error
 	Write(addr uint64, b []byte) error
 	Close()
 }
@@ -106,23 +107,34 @@ type Patch struct {
 }
 
 // Overwrite is Write for pages that the caller itself may not write, such as code that the kernel maps: the caller gets
-// private copies of them. Between the opening and the writing the notification is checked: what is written to is then the
-// caller's, whatever its pid comes to mean. All patches are written, or an error is returned.
+// private copies of them. All patches are written, or an error is returned.
 func (c *Call) Overwrite(patches []Patch) error {
-	m, err := c.guest.OpenMemory(c.TID)
+	m, err := c.Hold()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if !c.guest.Valid(c.id) {
-		return unix.ESRCH
-	}
 	for _, p := range patches {
 		if err := m.Write(p.Addr, p.Bytes); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Hold opens the caller's memory, which the handler closes. The notification is checked once it is open: from then on it
+// is the caller's, whatever its pid comes to mean.
+func (c *Call) Hold() (Overwriter, error) {
+	c.memoryRead = true
+	m, err := c.guest.OpenMemory(c.TID)
+	if err != nil {
+		return nil, err
+	}
+	if !c.guest.Valid(c.id) {
+		m.Close()
+		return nil, unix.ESRCH
+	}
+	return m, nil
 }
 
 // Valid reports whether the caller still waits. A handler that looked at the caller through /proc or a pidfd asks

@@ -6,7 +6,8 @@
 // without entering the kernel. The handler answers the call by which each C library and Go set up their first thread,
 // once an image and before they look at those bytes: on amd64 arch_prctl(ARCH_SET_FS), on arm64 set_tid_address (C
 // libraries) and sched_getaffinity (Go). It replaces the bytes, and overwrites the vDSO's functions in that process with
-// stubs that make the system calls, which the filter notifies where their answer is not the truth. Children of fork have
+// stubs: they make the system calls, which the filter notifies where their answer would be the truth, or do the shifting
+// of the clock themselves. Children of fork have
 // the same pages; execve maps a fresh vDSO and comes by again.
 //
 // It decides nothing about policy, and everything that it writes is private to the one process. It must never let a
@@ -14,7 +15,7 @@
 // makes none of those calls, thus has no C library and no thread-local storage, is not prepared; its system calls are
 // answered all the same.
 //
-// Read next: stubs.go (the code), symbols.go (where it goes).
+// Read next: stubs.go and shift.go (the code), symbols.go (where it goes).
 package image
 
 import (
@@ -31,7 +32,7 @@ import (
 // Config says what is to be prepared.
 type Config struct {
 	VDSO   []byte                                  // the image that the kernel maps; nil: it maps none
-	Time   bool                                    // make the clocks' functions system calls
+	Clock  *Shift                                  // have the clocks' functions show this; nil: leave them
 	Random func(*supervise.Call) ([16]byte, error) // what AT_RANDOM is to hold in the caller's new image; nil: leave it
 	Auxv   func(tid int) (kernel.Auxv, error)      // nil: ask the kernel
 }
@@ -67,8 +68,8 @@ func New(arch abi.Arch, c Config, j supervise.Journal, rule supervise.Event) (*H
 	if c.Random != nil {
 		stubs = append(stubs, randomStubs(arch)...)
 	}
-	if c.Time {
-		stubs = append(stubs, timeStubs(arch)...)
+	if c.Clock != nil {
+		stubs = append(stubs, clockStubs(arch, *c.Clock)...)
 	}
 	var err error
 	if h.patches, err = place(c.VDSO, stubs); err != nil {

@@ -80,6 +80,7 @@ func FuzzFunctions(f *testing.F) {
 
 // The bytes are those of an assembler.
 func TestStubs(t *testing.T) {
+	shift := Shift{0x1122334455667788, 0x11223344}
 	for _, tc := range []struct {
 		name string
 		code []byte
@@ -87,10 +88,24 @@ func TestStubs(t *testing.T) {
 	}{
 		{"amd64 clock_gettime", amd64Call(228), "b8e4000000 0f05 c3"},
 		{"amd64 getrandom", amd64Random(), "4983f8ff 7408 b83e010000 0f05 c3 48c7c0daffffff c3"},
+		{"amd64 clock_gettime, shifted", amd64ClockGettime(shift), `85ff 740d 83ff05 7408 b8e4000000 0f05 c3 bf07000000 b8e4000000 0f05 4885c0 752d
+			48b98877665544332211 ba44332211 48035608 4881fa00ca9a3b 720a 4881ea00ca9a3b 48ffc1 48010e 48895608 c3`},
+		{"amd64 gettimeofday, shifted", amd64Gettimeofday(shift), `4885ff 7450 4885f6 754b 4889fe bf07000000 b8e4000000 0f05 4885c0 7536
+			48b98877665544332211 b844332211 48034608 483d00ca9a3b 7209 482d00ca9a3b 48ffc1 48010e 31d2 b9e8030000 f7f1 48894608 31c0 c3
+			b860000000 0f05 c3`},
+		{"amd64 time, shifted", amd64Time(Shift{-0x55667788 - 1, second - 0x11223344}), `57 4883ec10 4889e6 bf07000000 b8e4000000 0f05 58 5a 5f
+			81fa44332211 481d88776655 4885ff 7403 488907 c3`},
+		{"amd64 time, shifted by more than fits", amd64Time(Shift{1 << 31, 0}), ""},
+		{"arm64 clock_gettime, shifted", arm64ClockGettime(shift), `5f2403d5 c0000034 1f140071 80000054 280e80d2 010000d4 c0035fd6 e00080d2 280e80d2
+			010000d4 200200b5 220c40a9 04f18ed2 c4acaaf2 8468c6f2 4424e2f2 856886d2 4524a2f2 064099d2 4673a7f2 4200048b 6300058b 7f0006eb
+			63000054 630006cb 42040091 220c00a9 c0035fd6`},
+		{"arm64 gettimeofday, shifted", arm64Gettimeofday(shift), `5f2403d5 400300b4 210300b5 e10300aa e00080d2 280e80d2 010000d4 600200b5 220c40a9
+			04f18ed2 c4acaaf2 8468c6f2 4424e2f2 856886d2 4524a2f2 064099d2 4673a7f2 4200048b 6300058b 7f0006eb 63000054 630006cb 42040091
+			067d80d2 6308c69a 220c00a9 c0035fd6 281580d2 010000d4 c0035fd6`},
 		{"arm64 clock_gettime", arm64Call(113), "5f2403d5 280e80d2 010000d4 c0035fd6"},
 		{"arm64 getrandom", arm64Random(), "5f2403d5 9f0400b1 80000054 c82280d2 010000d4 c0035fd6 a0048092 c0035fd6"},
 	} {
-		if got, want := hex.EncodeToString(tc.code), strings.ReplaceAll(tc.want, " ", ""); got != want {
+		if got, want := hex.EncodeToString(tc.code), strings.Join(strings.Fields(tc.want), ""); got != want {
 			t.Errorf("%s: got %s, want %s", tc.name, got, want)
 		}
 	}
@@ -118,11 +133,11 @@ func TestRoom(t *testing.T) {
 func TestPlaceInOwnVDSO(t *testing.T) {
 	image := ownVDSO(t)
 	arch, _ := abi.ParseArch(runtime.GOARCH)
-	patches, err := place(image, slices.Concat(randomStubs(arch), timeStubs(arch)))
+	patches, err := place(image, slices.Concat(randomStubs(arch), clockStubs(arch, Shift{})))
 	if err != nil || len(patches) == 0 {
 		t.Errorf("place = %v, %v; want somewhere for the stubs", patches, err)
 	}
-	if _, err := place(image, []stub{{timeStubs(arch)[0].names, make([]byte, len(image))}}); err == nil {
+	if _, err := place(image, []stub{{clockStubs(arch, Shift{})[0].names, [][]byte{make([]byte, len(image))}}}); err == nil {
 		t.Error("a stub as large as the image has found a place")
 	}
 }
@@ -151,16 +166,16 @@ func TestHandle(t *testing.T) {
 		reason     string
 	}{
 		{"random", Config{Random: seeded}, nil, nil, "SEEDED  RANDOM  ", true, supervise.Pass(supervise.KernelDecides), ""},
-		{"time", Config{Time: true}, nil, nil, "0123456789abcdef", true, supervise.Pass(supervise.KernelDecides), ""},
-		{"both", Config{Random: seeded, Time: true}, nil, nil, "SEEDED  RANDOM  ", true, supervise.Pass(supervise.KernelDecides), ""},
-		{"memory that cannot be opened", Config{Time: true}, func(m *supervisetest.Memory) { m.Sealed = unix.EACCES }, nil,
+		{"time", Config{Clock: &Shift{}}, nil, nil, "0123456789abcdef", true, supervise.Pass(supervise.KernelDecides), ""},
+		{"both", Config{Random: seeded, Clock: &Shift{}}, nil, nil, "SEEDED  RANDOM  ", true, supervise.Pass(supervise.KernelDecides), ""},
+		{"memory that cannot be opened", Config{Clock: &Shift{}}, func(m *supervisetest.Memory) { m.Sealed = unix.EACCES }, nil,
 			"0123456789abcdef", false, supervise.Kill(), "permission denied"},
-		{"another vDSO", Config{Time: true}, func(m *supervisetest.Memory) { clear(m.Bytes[:len(m.Bytes)-16]) }, nil,
+		{"another vDSO", Config{Clock: &Shift{}}, func(m *supervisetest.Memory) { clear(m.Bytes[:len(m.Bytes)-16]) }, nil,
 			"0123456789abcdef", true, supervise.Kill(), "not the one"},
-		{"no auxiliary vector", Config{Time: true}, nil, unix.EACCES, "0123456789abcdef", false, supervise.Kill(), "permission denied"},
+		{"no auxiliary vector", Config{Clock: &Shift{}}, nil, unix.EACCES, "0123456789abcdef", false, supervise.Kill(), "permission denied"},
 		{"no stream", Config{Random: func(*supervise.Call) (b [16]byte, err error) { return b, errors.New("who is it") }}, nil, nil,
 			"0123456789abcdef", false, supervise.Kill(), "who is it"},
-		{"caller is gone", Config{Time: true}, func(m *supervisetest.Memory) { m.Gone = true }, nil,
+		{"caller is gone", Config{Clock: &Shift{}}, func(m *supervisetest.Memory) { m.Gone = true }, nil,
 			"0123456789abcdef", false, supervise.Errno(unix.ESRCH), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -7,33 +7,18 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-// stub is code that takes the place of a function of the vDSO: it makes the system call that the function saves.
+// stub is code that takes the place of a function of the vDSO.
 type stub struct {
 	names []string // under which the vDSO exports the function
-	code  []byte
+	codes [][]byte // the best first; the first one that has room is taken
 }
 
 // randomStubs make getrandom a plain call.
 func randomStubs(arch abi.Arch) []stub {
 	if arch == abi.ARM64 {
-		return []stub{{[]string{"__kernel_getrandom"}, arm64Random()}}
+		return []stub{{[]string{"__kernel_getrandom"}, [][]byte{arm64Random()}}}
 	}
-	return []stub{{[]string{"__vdso_getrandom", "getrandom"}, amd64Random()}}
-}
-
-// timeStubs make reading the clock a plain call. clock_getres tells no time and stays.
-func timeStubs(arch abi.Arch) []stub {
-	if arch == abi.ARM64 {
-		return []stub{
-			{[]string{"__kernel_clock_gettime"}, arm64Call(113)},
-			{[]string{"__kernel_gettimeofday"}, arm64Call(169)},
-		}
-	}
-	return []stub{
-		{[]string{"__vdso_clock_gettime", "clock_gettime"}, amd64Call(228)},
-		{[]string{"__vdso_gettimeofday", "gettimeofday"}, amd64Call(96)},
-		{[]string{"__vdso_time", "time"}, amd64Call(201)},
-	}
+	return []stub{{[]string{"__vdso_getrandom", "getrandom"}, [][]byte{amd64Random()}}}
 }
 
 // amd64Call makes a system call with the arguments as they are: for up to three, functions and system calls pass them in
@@ -115,15 +100,26 @@ func place(image []byte, stubs []stub) ([]patch, error) {
 				if f.name != name || placed[f.at] {
 					continue
 				}
-				if room(image, exported, f) < uint64(len(s.code)) {
-					return nil, fmt.Errorf("the vDSO's %s has no room for %d bytes of code", name, len(s.code))
+				code := s.fitting(room(image, exported, f))
+				if code == nil {
+					return nil, fmt.Errorf("the vDSO's %s has no room for other code", name)
 				}
-				patches = append(patches, patch{f.at, s.code})
+				patches = append(patches, patch{f.at, code})
 				placed[f.at] = true
 			}
 		}
 	}
 	return patches, nil
+}
+
+// fitting returns the first code of a stub that needs no more than room bytes.
+func (s stub) fitting(room uint64) []byte {
+	for _, code := range s.codes {
+		if len(code) > 0 && uint64(len(code)) <= room {
+			return code
+		}
+	}
+	return nil
 }
 
 // room is how many bytes from a function's start are its own: its size, and padding up to where the next function may

@@ -177,7 +177,9 @@ func (s *sandbox) open(name string, flags int, st unix.Stat_t, where string, pin
 }
 
 func TestOpen(t *testing.T) {
-	device := func(minor uint32) unix.Stat_t { return unix.Stat_t{Mode: unix.S_IFCHR | 0o666, Rdev: unix.Mkdev(1, minor)} }
+	device := func(minor uint32) unix.Stat_t {
+		return unix.Stat_t{Mode: unix.S_IFCHR | 0o666, Rdev: unix.Mkdev(1, minor)}
+	}
 	file := unix.Stat_t{Mode: unix.S_IFREG | 0o644}
 	pass, source, text := supervise.Pass(supervise.KernelDecides).String(), "descriptor with flags 0x0", "descriptor with flags 0x80000"
 	for _, tc := range []struct {

@@ -35,6 +35,7 @@ func (m *Memory) OpenMemory(int) (Overwriter, error) { return overwriter{m}, m.S
 
 // Overwriter is supervise.Overwriter, which cannot be named here: the tests of supervise use this package.
 type Overwriter = interface {
+	Read(addr uint64, b []byte) error
 	Write(addr uint64, b []byte) error
 	Close()
 }
@@ -47,6 +48,15 @@ func (o overwriter) Write(addr uint64, b []byte) error {
 		return unix.EIO
 	}
 	copy(m.Bytes[addr-Base:], b)
+	return nil
+}
+
+func (o overwriter) Read(addr uint64, b []byte) error {
+	m := o.memory
+	if addr < Base || addr+uint64(len(b)) > Base+uint64(len(m.Bytes)) {
+		return unix.EIO
+	}
+	copy(b, m.Bytes[addr-Base:])
 	return nil
 }
 
