@@ -55,7 +55,6 @@ var gaps = []gap{
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 	scalar("limits.num_cpus", func(p *policy.Policy) policy.Val[uint32] { return p.Limits.NumCPUs }),
 
-	{"determinism.time_start", timeStart, ""},
 	scalar("determinism.deterministic_dirs", func(p *policy.Policy) policy.Val[bool] { return p.Determinism.DeterministicDirs }, false),
 
 	list("rules", func(p *policy.Policy) policy.List[policy.DynamicRule] { return p.Rules }),
@@ -193,13 +192,6 @@ func httpSection(p *policy.Policy) []policy.Origin {
 		}
 	}
 	return uses
-}
-
-func timeStart(p *policy.Policy) []policy.Origin {
-	if v := p.Determinism.TimeStart; v.Set {
-		return []policy.Origin{v.Origin}
-	}
-	return nil
 }
 
 func httpTests(p *policy.Policy) []policy.Origin {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/sandlock-go/sandlock/exec/handler/clock"
 	"github.com/sandlock-go/sandlock/exec/handler/image"
 	"github.com/sandlock-go/sandlock/exec/handler/random"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -25,8 +26,14 @@ func (s *sandbox) determinism(w *wired, loop *supervise.Loop, j supervise.Journa
 	if err != nil {
 		return fmt.Errorf("determinism: %w", err)
 	}
-	images := image.Config{VDSO: vdso, Time: d.ShiftTime}
+	images := image.Config{VDSO: vdso}
 	rule := supervise.Event{Rule: "determinism.time_start", Origin: where(s.program, d.TimeOrigin)}
+	if d.ShiftTime {
+		h := clock.New(s.arch, clock.Config{Start: int64(d.TimeStart), Watch: loop.Watch, Rule: rule}, j)
+		seconds, nanoseconds := h.Shift()
+		images.Clock = &image.Shift{Seconds: seconds, Nanoseconds: nanoseconds}
+		w.list = append(w.list, h)
+	}
 	if d.Random {
 		rule = supervise.Event{Rule: "determinism.random_seed", Origin: where(s.program, d.RandomOrigin)}
 		index := supervise.NewIndex(loop)

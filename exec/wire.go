@@ -30,6 +30,7 @@ type wired struct {
 //	explain    first: it only watches, or answers what the filter would have refused without asking
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
+//	clock      the time of day, and waits until one
 //	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready
 //	random     getrandom, and opens of the random devices; all other opens are the kernel's to decide
 //	metadata   chmod, chown, utime, xattr families

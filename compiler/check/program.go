@@ -29,6 +29,7 @@ func checkSupervisor(c *checker) {
 		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
 		{c.Determinism.RandomSeed.Set, c.Determinism.RandomSeed.Origin, "it answers from the seed"},
+		{c.Determinism.TimeStart.Set, c.Determinism.TimeStart.Origin, "it shows the shifted time"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

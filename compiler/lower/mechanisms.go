@@ -113,4 +113,7 @@ func determinismMechanisms(u *Unit, add adder) {
 	if u.Program.Determinism.Random {
 		add("determinism.random_seed", "notify, vdso", "getrandom and the random devices are answered from the seed; each program's AT_RANDOM is overwritten, and its vDSO made to call")
 	}
+	if u.Program.Determinism.ShiftTime {
+		add("determinism.time_start", "notify, vdso", "calls that read the time of day are answered, and deadlines corrected; each program's vDSO is made to shift or call")
+	}
 }
