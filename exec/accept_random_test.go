@@ -2,7 +2,9 @@ package exec_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
@@ -58,6 +60,15 @@ func Test_supervisor_8_37_38_random_seed(t *testing.T) {
 				}
 				return r.Stdout
 			})
+		})
+		// OpenSSL mixes an address into its generator.
+		t.Run("openssl", func(t *testing.T) {
+			program(t, "/usr/bin/openssl")
+			one, two := b.In(t).Run(policies["fixed"], "openssl", "rand", "-hex", "8"), b.In(t).Run(policies["fixed"], "openssl", "rand", "-hex", "8")
+			if one.Code != 0 || one.Stdout != two.Stdout || len(one.Stdout) != 17 {
+				t.Errorf("%q, then %q\n%s", one.Stdout, two.Stdout, one.Stderr)
+			}
+			wantRun(t, b.In(t).Run(policies["fixed"], "/bin/sh", "-c", "openssl rand -hex 8 | cat"), 0, strings.TrimSpace(one.Stdout))
 		})
 		t.Run("outside", func(t *testing.T) {
 			if one, two := b.Control("random"), b.Control("random"); one == two {
@@ -132,6 +143,59 @@ func Test_random_names_of_proc(t *testing.T) {
 			t.Errorf("outside: exit %d, %q, want other names", outside.Code, outside.Stdout)
 		}
 		wantFailure(t, b.Run(b.Policy(b.Base(seeded("random_seed: 1"))), show...), "Permission denied")
+	})
+}
+
+// A program that its user cannot read cannot be prepared: it must not run with true randomness instead.
+func Test_determinism_holds_or_nothing_runs(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		program, err := os.ReadFile(b.Probe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := b.Work + "/closed"
+		if err := os.WriteFile(closed, program, 0o111); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range []string{"random_seed: 1", `time_start: "2000-01-01T00:00:00Z"`} {
+			o := b.Opts(b.Policy(b.Base(seeded(more))), closed, "nnp")
+			o.Flags = []string{"--audit", "-"}
+			field, _, _ := strings.Cut(more, ":")
+			r := exectest.Run(t, o)
+			if r.Code != 128+int(syscall.SIGKILL) || r.Stdout != "" || !strings.Contains(r.Stderr, "cannot be prepared for determinism."+field) {
+				t.Errorf("%s: exit %d, printed %q, want it killed and a record\n%s", more, r.Code, r.Stdout, r.Stderr)
+			}
+		}
+		wantRun(t, b.Run(b.Policy(b.Base(seeded(""))), closed, "nnp"), 0, "value 1")
+	})
+}
+
+// The executor writes program images by way of /proc; the command may do no more there than before.
+func Test_determinism_opens_nothing_in_proc(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		grants := withProc(b)
+		grants.More += "\n" + seeded(`random_seed: 1, time_start: "2000-01-01T00:00:00Z"`).More
+		script := "cat /proc/self/comm && echo x >/proc/self/comm"
+		wantFailure(t, b.Sh(b.Policy(b.Base(grants)), script), "Permission denied")
+		wantRun(t, b.Sh("", script), 0, "cat")
+	})
+}
+
+// Opens that are notified anyway are explained all the same.
+func Test_random_seed_and_explanations(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		secret := b.File(b.Outside+"/secret", "S")
+		o := b.Opts(b.Policy(b.Base(seeded("random_seed: 1"))), "/bin/sh", "-c", "od -A n -N 4 -t x1 /dev/urandom; cat "+secret)
+		plain := exectest.Run(t, o)
+		o.Flags = []string{"--explain-denials"}
+		explained := exectest.Run(t, o)
+		if plain.Stdout == "" || explained.Stdout != plain.Stdout {
+			t.Errorf("explained, it prints %q, else %q", explained.Stdout, plain.Stdout)
+		}
+		wantFailure(t, explained, secret+": EACCES")
 	})
 }
 
