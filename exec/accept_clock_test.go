@@ -120,6 +120,7 @@ int main() {
 	printf("sem_timedwait %d %d\n", since(&mono) > 0.9, until.tv_sec == now.tv_sec);
 
 	clock_gettime(CLOCK_MONOTONIC, &mono);
+	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec++;
 	now = until;
 	pthread_mutex_lock(&m);
@@ -127,6 +128,7 @@ int main() {
 	printf("pthread_cond_timedwait %d %d\n", since(&mono) > 0.9, until.tv_sec == now.tv_sec);
 
 	clock_gettime(CLOCK_MONOTONIC, &mono);
+	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec++;
 	now = until;
 	pthread_mutex_timedlock(&m, &until);
