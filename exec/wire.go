@@ -31,8 +31,8 @@ type wired struct {
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
 //	clock      the time of day, and waits until one
+//	random     getrandom, and opens of the random devices; all other opens are passed on
 //	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready
-//	random     getrandom, and opens of the random devices; all other opens are the kernel's to decide
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {

@@ -13,6 +13,7 @@ package clock
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,7 @@ type Handler struct {
 	host    host
 	calls   map[abi.Sysno]func(*supervise.Call) supervise.Verdict
 	changed restorer
+	napping atomic.Int32 // short waits that the supervisor carries out
 }
 
 // New makes the handler. From now on the clock runs.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,7 @@ type sandbox struct {
 	clock   int32 // of timers
 	noTimer error
 	journal notes
+	later   time.Duration
 }
 
 func newSandbox() *sandbox {
@@ -69,6 +71,12 @@ func (s *sandbox) call(name string, m *supervisetest.Memory, args ...uint64) str
 }
 
 func at(sec, nsec int64) unix.Timespec { return unix.Timespec{Sec: sec, Nsec: nsec} }
+
+// look has the restorer look at all that it has.
+func (s *sandbox) look() {
+	s.later += time.Hour
+	s.changed.look(time.Now().Add(s.later))
+}
 
 // memory is a guest that has times, one behind the other.
 func memory(times ...unix.Timespec) *supervisetest.Memory {
@@ -184,6 +192,17 @@ func TestWaits(t *testing.T) {
 	}
 }
 
+func TestShortSleepsAreBounded(t *testing.T) {
+	s := newSandbox()
+	for range maxNapping {
+		s.call("clock_nanosleep", memory(at(start, 1000000)), 0, 1, base)
+	}
+	m := memory(at(start, 1000000))
+	if got := s.call("clock_nanosleep", m, 0, 1, base); got != pass || deadline(m) != at(hostNow, 1000000) {
+		t.Errorf("%s, deadline %+v; want the kernel to wait", got, deadline(m))
+	}
+}
+
 // In a sandbox that is ahead of the host, what is long over there must not become a time that the kernel refuses.
 func TestDeadlineBeforeTheHostsEpoch(t *testing.T) {
 	s := newSandbox()
@@ -214,12 +233,12 @@ func TestDeadlineIsPutBack(t *testing.T) {
 	}
 	t.Run("when the caller sleeps", func(t *testing.T) {
 		s, m := wait()
-		s.changed.look()
+		s.look()
 		if got := deadline(m); got != at(hostNow+10, 0) {
 			t.Errorf("while it runs: %+v, want it left alone", got)
 		}
 		s.asleep = true
-		s.changed.look()
+		s.look()
 		if got := deadline(m); got != at(start+10, 0) || len(s.changed.changes) != 0 {
 			t.Errorf("while it sleeps: %+v, %d remembered; want it put back", got, len(s.changed.changes))
 		}
@@ -229,7 +248,7 @@ func TestDeadlineIsPutBack(t *testing.T) {
 		m.Bytes[0]++
 		other := bytes.Clone(m.Bytes)
 		s.asleep = true
-		s.changed.look()
+		s.look()
 		if !bytes.Equal(m.Bytes, other) {
 			t.Errorf("% x, want % x", m.Bytes, other)
 		}
@@ -245,13 +264,13 @@ func TestDeadlineIsPutBack(t *testing.T) {
 		s, m := wait()
 		next := timeBytes(at(hostNow+15, 1))
 		copy(m.Bytes, next[:])
-		s.changed.look()
+		s.look()
 		s.call("futex", m, 0, 0, 0, base)
 		if got := deadline(m); got != at(hostNow+15, 1) {
 			t.Errorf("%+v, want it taken for what it is", got)
 		}
 		s.asleep = true
-		s.changed.look()
+		s.look()
 		if got := deadline(m); got != at(start+15, 1) {
 			t.Errorf("%+v, want the series to go on in the sandbox's time", got)
 		}
@@ -268,10 +287,10 @@ func TestDeadlineIsPutBack(t *testing.T) {
 	t.Run("but not for ever", func(t *testing.T) {
 		s, m := wait()
 		for range maxLooks + 1 {
-			s.changed.look()
+			s.look()
 		}
 		s.asleep = true
-		s.changed.look()
+		s.look()
 		if got := deadline(m); got != at(hostNow+10, 0) {
 			t.Errorf("%+v, want it left alone", got)
 		}

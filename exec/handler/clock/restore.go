@@ -24,6 +24,7 @@ type change struct {
 	memory  supervise.Overwriter // nil: no longer to be put back
 	addr    uint64
 	was, is [16]byte
+	due     time.Time // to be looked at
 	looks   int
 }
 
@@ -32,7 +33,8 @@ type restorer struct {
 	watch   func(fd int, ready func()) error
 	blocked func(tid int) bool
 	changes []change
-	timer   int // descriptor; 0: none yet
+	timer   int       // descriptor; 0: none yet
+	armed   time.Time // when it goes off; zero: it does not
 }
 
 const (
@@ -93,11 +95,16 @@ func (r *restorer) add(c change) error {
 		r.changes[0].drop()
 		r.changes = slices.Delete(r.changes, 0, 1)
 	}
+	c.due = time.Now().Add(firstLook)
 	r.changes = append(r.changes, c)
-	if err := r.start(); err != nil {
+	err := r.start()
+	if err == nil {
+		err = r.arm()
+	}
+	if err != nil {
 		return fmt.Errorf("put deadlines back: %w", err)
 	}
-	return r.arm()
+	return nil
 }
 
 func (r *restorer) start() error {
@@ -118,17 +125,18 @@ func (r *restorer) start() error {
 
 // arm has tick called when the next look is due.
 func (r *restorer) arm() error {
-	next := time.Duration(0)
+	var next time.Time
 	for i := range r.changes {
-		c := &r.changes[i]
-		if wait := firstLook << c.looks; c.memory != nil && (next == 0 || wait < next) {
-			next = wait
+		if c := &r.changes[i]; c.memory != nil && (next.IsZero() || c.due.Before(next)) {
+			next = c.due
 		}
 	}
-	if next == 0 {
+	if next.IsZero() || !r.armed.IsZero() && !next.Before(r.armed) {
 		return nil
 	}
-	return unix.TimerfdSettime(r.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(next))}, nil)
+	r.armed = next
+	wait := max(time.Until(next), 1) // 0 would disarm it
+	return unix.TimerfdSettime(r.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(wait))}, nil)
 }
 
 func (r *restorer) tick() {
@@ -136,18 +144,25 @@ func (r *restorer) tick() {
 	if _, err := unix.Read(r.timer, expirations[:]); errors.Is(err, unix.EAGAIN) {
 		return
 	}
-	r.look()
+	r.armed = time.Time{}
+	r.look(time.Now())
 	_ = r.arm()
 }
 
-// look puts back what can be put back, and forgets it.
-func (r *restorer) look() {
-	r.changes = slices.DeleteFunc(r.changes, func(c change) bool { return c.memory != nil && c.putBack(r.blocked(c.tid)) })
+// look puts back what is due and can be put back, and forgets it.
+func (r *restorer) look(now time.Time) {
+	r.changes = slices.DeleteFunc(r.changes, func(c change) bool {
+		return c.memory != nil && !c.due.After(now) && c.putBack(r.blocked(c.tid))
+	})
 	for i := range r.changes {
 		c := &r.changes[i]
-		if c.looks++; c.memory != nil && c.looks > maxLooks {
+		if c.memory == nil || c.due.After(now) {
+			continue
+		}
+		if c.looks++; c.looks > maxLooks {
 			c.drop()
 		}
+		c.due = now.Add(firstLook << c.looks)
 	}
 }
 

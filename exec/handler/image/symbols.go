@@ -80,11 +80,11 @@ func functions(image []byte) ([]symbol, error) {
 	}
 	var list []symbol
 	for ; len(table) > 0; table = table[symbolSize:] {
-		name, ok := slice(names, uint64(le.Uint32(table)), 1)
-		if table[4]&0xf != sttFunc || !ok {
+		start := uint64(le.Uint32(table))
+		if table[4]&0xf != sttFunc || start >= uint64(len(names)) {
 			continue
 		}
-		name = names[le.Uint32(table):]
+		name := names[start:]
 		if end := bytes.IndexByte(name, 0); end >= 0 {
 			name = name[:end]
 		}
