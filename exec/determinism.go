@@ -9,16 +9,15 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/random"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
 )
 
 // changesImages reports whether programs are prepared before they run, see package image.
-func (s *sandbox) changesImages() bool {
-	return s.program.Determinism.Random || s.program.Determinism.ShiftTime
-}
+func changesImages(p *ir.Program) bool { return p.Determinism.Random || p.Determinism.ShiftTime }
 
 // determinism wires what answers instead of chance and the clock.
 func (s *sandbox) determinism(w *wired, loop *supervise.Loop, j supervise.Journal) error {
-	if !s.changesImages() {
+	if !changesImages(s.program) {
 		return nil
 	}
 	d := &s.program.Determinism

@@ -214,7 +214,7 @@ func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
 		path   string
 		access uint64
 	}{{"/proc", abi.FSReadFile | abi.FSReadDir}}
-	if s.changesImages() {
+	if changesImages(s.program) {
 		needs[0].access |= abi.FSWriteFile
 	}
 	if s.bound.tmp != "" {
