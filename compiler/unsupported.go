@@ -54,9 +54,6 @@ var gaps = []gap{
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 	scalar("limits.num_cpus", func(p *policy.Policy) policy.Val[uint32] { return p.Limits.NumCPUs }),
 
-	scalar("determinism.random_seed", func(p *policy.Policy) policy.Val[uint64] { return p.Determinism.RandomSeed }),
-	{"determinism.time_start", timeStart, ""},
-
 	list("rules", func(p *policy.Policy) policy.List[policy.DynamicRule] { return p.Rules }),
 	{"tests.case.http", httpTests, ""},
 }
@@ -192,13 +189,6 @@ func httpSection(p *policy.Policy) []policy.Origin {
 		}
 	}
 	return uses
-}
-
-func timeStart(p *policy.Policy) []policy.Origin {
-	if v := p.Determinism.TimeStart; v.Set {
-		return []policy.Origin{v.Origin}
-	}
-	return nil
 }
 
 func httpTests(p *policy.Policy) []policy.Origin {

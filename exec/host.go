@@ -76,6 +76,11 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 		}
 		problems = append(problems, line+" (for "+strings.Join(r.Fields, ", ")+")")
 	}
+	if changesImages(p) {
+		if err := kernel.CanOverwriteCode(); err != nil {
+			problems = append(problems, "determinism: "+err.Error())
+		}
+	}
 	return problems
 }
 

@@ -208,12 +208,15 @@ func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) err
 }
 
 // ownNeeds grants the executor what it needs itself once the command runs: /proc to count and end processes, and the
-// private temporary directory to remove.
+// private temporary directory to remove; where program images are changed, their memory in /proc.
 func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
 	needs := []struct {
 		path   string
 		access uint64
 	}{{"/proc", abi.FSReadFile | abi.FSReadDir}}
+	if changesImages(s.program) {
+		needs[0].access |= abi.FSWriteFile
+	}
 	if s.bound.tmp != "" {
 		needs = append(needs,
 			struct {

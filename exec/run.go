@@ -63,7 +63,7 @@ func Run(o Options) (Result, error) {
 }
 
 func newSandbox(o Options) (*sandbox, error) {
-	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain}
+	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain || o.Artifact.Program.Determinism.Random}
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
 		s.arch = arch

@@ -30,6 +30,8 @@ func checkSupervisor(c *checker) {
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
 		{c.Determinism.DeterministicDirs.V, c.Determinism.DeterministicDirs.Origin, "it lists directories"},
 		{c.Limits.CPU.Set && c.Limits.CPU.V < 100, c.Limits.CPU.Origin, "it measures and stops the sandbox"},
+		{c.Determinism.RandomSeed.Set, c.Determinism.RandomSeed.Origin, "it answers from the seed"},
+		{c.Determinism.TimeStart.Set, c.Determinism.TimeStart.Origin, "it shows the shifted time"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

@@ -2,17 +2,15 @@ package lower
 
 import "github.com/sandlock-go/sandlock/compiler/seccomp"
 
-var dirsFields = []string{"determinism.deterministic_dirs"}
-
-// Dirs has the supervisor answer the calls that list directories, if they are to be listed in order. No register tells
+// dirs has the supervisor answer the calls that list directories, if they are to be listed in order. No register tells
 // whether the kernel's order would do.
-func Dirs(u *Unit) {
+func dirs(u *Unit) {
 	src, d := &u.Policy.Determinism.DeterministicDirs, &u.Program.Determinism
 	if !src.V {
 		return
 	}
 	d.SortedDirs, d.DirsOrigin = true, u.ref(src.Origin)
 	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{
-		Names: []string{"getdents64", "getdents"}, Reason: dirsFields[0], Origin: d.DirsOrigin,
+		Names: []string{"getdents64", "getdents"}, Reason: "determinism.deterministic_dirs", Origin: d.DirsOrigin,
 	})
 }

@@ -18,7 +18,7 @@ func Mechanisms(u *Unit) {
 	networkMechanisms(u, add)
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
-	dirsMechanism(u, add)
+	determinismMechanisms(u, add)
 	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
 		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
 	})
@@ -112,7 +112,13 @@ func limitMechanisms(u *Unit, add adder) {
 	}
 }
 
-func dirsMechanism(u *Unit, add adder) {
+func determinismMechanisms(u *Unit, add adder) {
+	if u.Program.Determinism.Random {
+		add("determinism.random_seed", "notify, vdso", "getrandom and the random devices are answered from the seed; each program's AT_RANDOM is overwritten, and its vDSO made to call")
+	}
+	if u.Program.Determinism.ShiftTime {
+		add("determinism.time_start", "notify, vdso", "calls that read the time of day are answered, and deadlines corrected; each program's vDSO is made to shift or call")
+	}
 	switch {
 	case !u.Program.Determinism.SortedDirs:
 	case notifies(u.Program, "getdents64") || notifies(u.Program, "getdents"):

@@ -51,6 +51,8 @@ func landlockFields(u *Unit) []string {
 
 // notifyingCalls are the calls by which each feature shows whether it is notified.
 var notifyingCalls = []struct{ field, call string }{
+	{"determinism.random_seed", "getrandom"},
+	{"determinism.time_start", "clock_gettime"},
 	{"filesystem.write", "fchmodat"},
 	{"limits.processes", "clone"},
 	{"network.allow_bind", "listen"},

@@ -19,6 +19,7 @@ import (
 	"fmt"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 // Request is what a policy asks of the filter.
@@ -97,6 +98,7 @@ const (
 // Trap hands system calls to the supervisor for a feature. A trap changes allowed calls only: what is denied, by
 // default or by the policy, stays denied.
 type Trap struct {
+	Arch   abi.Arch // 0: every architecture
 	Names  []string // calls; one that the architecture does not have is skipped
 	Reason string
 	Origin ir.OriginRef

@@ -34,7 +34,7 @@ func Table(arch abi.Arch, req Request) ([]ir.SyscallEntry, error) {
 		return nil, fmt.Errorf("build system call table: unknown architecture %d", arch)
 	}
 	calls = slices.DeleteFunc(slices.Clone(calls), func(s abi.Syscall) bool { return s.Nr > lastReviewed })
-	b := builder{req: req}
+	b := builder{req: req, arch: arch}
 	b.checkNames()
 	var table []ir.SyscallEntry
 	unknown := ir.SyscallEntry{Action: ir.Errno(abi.ENOSYS), Reason: reasonUnknown}
@@ -76,6 +76,7 @@ func appendEntry(table []ir.SyscallEntry, first uint32, e ir.SyscallEntry) []ir.
 // builder collects the errors of a request while its table is built.
 type builder struct {
 	req  Request
+	arch abi.Arch
 	errs []error
 }
 
@@ -124,6 +125,9 @@ func (b *builder) decide(name string) ir.SyscallEntry {
 	}
 	e := b.builtin(name)
 	for _, t := range b.req.Traps {
+		if t.Arch != 0 && t.Arch != b.arch {
+			continue
+		}
 		if slices.ContainsFunc(t.Names, func(n string) bool { return abi.CanonicalSyscall(n) == name }) {
 			e = trap(e, t)
 		}

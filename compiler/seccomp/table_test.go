@@ -407,6 +407,20 @@ func TestTraps(t *testing.T) {
 	expect(t, req, sys("openat", 0, 0, 0, 0, 0), notify)
 }
 
+func TestTrapOfOneArchitecture(t *testing.T) {
+	req := seccomp.Request{Traps: []seccomp.Trap{{Arch: abi.ARM64, Names: []string{"set_tid_address"}, Reason: "a feature"}}}
+	for arch, want := range map[abi.Arch]ir.Action{abi.AMD64: ir.Allow, abi.ARM64: ir.Notify} {
+		table, err := seccomp.Table(arch, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nr, _ := abi.SyscallNumber(arch, "set_tid_address")
+		if got := query.Syscall(table, nr, [6]uint64{}).Action; got != want {
+			t.Errorf("%v: got %v, want %v", arch, got, want)
+		}
+	}
+}
+
 func TestArgumentRules(t *testing.T) {
 	rule := func(name string, arg uint8, op ir.Op, value uint64, then seccomp.Then) seccomp.ArgRule {
 		return seccomp.ArgRule{Syscall: name, Arg: arg, Op: op, Value: value, Then: then, Origin: 5}

@@ -14,7 +14,16 @@ import (
 type Guest interface {
 	ReadMemory(tid int, addr uint64, b []byte) (int, error)
 	WriteMemory(tid int, addr uint64, b []byte) (int, error)
+	OpenMemory(tid int) (Overwriter, error)
 	Valid(id uint64) bool
+}
+
+// Overwriter is a caller's memory, to be read, and to be written whether or not its pages are writable. It stays with
+// the program image that it was opened for, also when the call has been answered.
+type Overwriter = interface {
+	Read(addr uint64, b []byte) error
+	Write(addr uint64, b []byte) error
+	Close()
 }
 
 // Call is one notified system call. Its methods are the only way to the caller's memory: each reads once, then
@@ -91,6 +100,43 @@ func (c *Call) Write(addr uint64, b []byte) error {
 	return nil
 }
 
+// Patch is bytes to be written over what is at an address.
+type Patch struct {
+	Addr  uint64
+	Bytes []byte
+}
+
+// Overwrite is Write for pages that the caller itself may not write, such as code that the kernel maps: the caller gets
+// private copies of them. All patches are written, or an error is returned.
+func (c *Call) Overwrite(patches []Patch) error {
+	m, err := c.Hold()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	for _, p := range patches {
+		if err := m.Write(p.Addr, p.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Hold opens the caller's memory, which the handler closes. The notification is checked once it is open: from then on it
+// is the caller's, whatever its pid comes to mean.
+func (c *Call) Hold() (Overwriter, error) {
+	c.memoryRead = true
+	m, err := c.guest.OpenMemory(c.TID)
+	if err != nil {
+		return nil, err
+	}
+	if !c.guest.Valid(c.id) {
+		m.Close()
+		return nil, unix.ESRCH
+	}
+	return m, nil
+}
+
 // Valid reports whether the caller still waits. A handler that looked at the caller through /proc or a pidfd asks
 // before it acts on what it saw.
 func (c *Call) Valid() bool { return c.guest.Valid(c.id) }
@@ -113,5 +159,7 @@ func (g kernelGuest) ReadMemory(tid int, addr uint64, b []byte) (int, error) {
 func (g kernelGuest) WriteMemory(tid int, addr uint64, b []byte) (int, error) {
 	return kernel.WriteMemory(tid, addr, b)
 }
+
+func (g kernelGuest) OpenMemory(tid int) (Overwriter, error) { return kernel.OpenMemory(tid) }
 
 func (g kernelGuest) Valid(id uint64) bool { return g.listener.Valid(id) }

@@ -38,10 +38,17 @@ func NewDispatcher(arch abi.Arch, handlers []Handler, notified func(abi.Sysno) b
 func (d *Dispatcher) Decide(c *Call) (v Verdict) {
 	defer d.recover(c, &v)
 	if int(c.Nr) < len(d.table) {
+		var passed Verdict
 		for _, h := range d.table[c.Nr] {
 			if v = h.Handle(c); v.kind != verdictNext {
 				return d.honest(c, v, h.Name())
 			}
+			if v.reason != 0 {
+				passed = Continue(v.reason)
+			}
+		}
+		if passed.reason == KernelDecides || passed.reason == DecidedOnRegisters && !c.memoryRead {
+			return passed
 		}
 	}
 	d.refuse(c, "no handler takes the call")

@@ -44,6 +44,15 @@ func TestDecide(t *testing.T) {
 		{"continue where the kernel decides", []func(*Call) Verdict{
 			func(c *Call) Verdict { read(c); return Continue(KernelDecides) },
 		}, Continue(KernelDecides), ""},
+		{"a passed call is the next handler's", []func(*Call) Verdict{
+			func(c *Call) Verdict { read(c); return Pass(KernelDecides) }, func(*Call) Verdict { return Return(7) },
+		}, Return(7), ""},
+		{"a passed call that nobody takes continues", []func(*Call) Verdict{
+			func(c *Call) Verdict { read(c); return Pass(KernelDecides) }, func(*Call) Verdict { return Next() },
+		}, Continue(KernelDecides), ""},
+		{"a call passed on its registers before memory was read", []func(*Call) Verdict{
+			func(*Call) Verdict { return Pass(DecidedOnRegisters) }, func(c *Call) Verdict { read(c); return Next() },
+		}, Errno(unix.EPERM), "no handler"},
 		{"memory read by an earlier handler counts", []func(*Call) Verdict{
 			func(c *Call) Verdict { read(c); return Next() }, func(*Call) Verdict { return Continue(DecidedOnRegisters) },
 		}, Errno(unix.EPERM), "after reading"},
@@ -155,6 +164,29 @@ func TestResumeIsHeldToTheSameRules(t *testing.T) {
 			}
 			if tc.reason == "" && len(j) > 0 || tc.reason != "" && (len(j) != 1 || !strings.Contains(j[0].Reason, tc.reason)) {
 				t.Errorf("journal %v, want %q", j, tc.reason)
+			}
+		})
+	}
+}
+
+func TestOverwrite(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		memory supervisetest.Memory
+		want   string
+		err    error
+	}{
+		{"read-only", supervisetest.Memory{Bytes: []byte("abcdef"), ReadOnly: true}, "aXYdeZ", nil},
+		{"cannot be opened", supervisetest.Memory{Bytes: []byte("abcdef"), Sealed: unix.EACCES}, "abcdef", unix.EACCES},
+		{"caller is gone", supervisetest.Memory{Bytes: []byte("abcdef"), Gone: true}, "abcdef", unix.ESRCH},
+		{"partly unmapped", supervisetest.Memory{Bytes: []byte("abc")}, "aXY", unix.EIO},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := NewCall(1, 0, [6]uint64{}, &tc.memory).Overwrite([]Patch{
+				{supervisetest.Base + 1, []byte("XY")}, {supervisetest.Base + 5, []byte("Z")},
+			})
+			if err != tc.err || string(tc.memory.Bytes) != tc.want {
+				t.Errorf("Overwrite = %v, memory %q; want %v, %q", err, tc.memory.Bytes, tc.err, tc.want)
 			}
 		})
 	}

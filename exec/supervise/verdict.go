@@ -47,6 +47,9 @@ const (
 // Next leaves the call to the next handler.
 func Next() Verdict { return Verdict{} }
 
+// Pass is Next, and Continue where no further handler takes the call: for handlers that find most calls not to be theirs.
+func Pass(r Reason) Verdict { return Verdict{kind: verdictNext, reason: r} }
+
 // Continue lets the kernel carry out the call.
 func Continue(r Reason) Verdict { return Verdict{kind: verdictContinue, reason: r} }
 
@@ -83,7 +86,7 @@ func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResu
 func (v Verdict) String() string {
 	switch v.kind {
 	case verdictNext:
-		return "next"
+		return [...]string{"next", "pass: decided on registers", "pass: the kernel decides"}[v.reason]
 	case verdictContinue:
 		return [...]string{"continue", "continue: decided on registers", "continue: the kernel decides"}[v.reason]
 	case verdictReturn:

@@ -68,17 +68,27 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	d := query.Syscall(h.table, c.Nr, c.Args)
 	switch d.Action.Kind {
 	case ir.ActNotify:
+		h.watch(c, func(w want) bool { return w.port == nil }) // a handler decides about addresses, and reports itself
 		return supervise.Next()
 	case ir.ActErrno, ir.ActKill:
 		return h.refuse(c, d)
 	}
-	if w := h.watched[c.Nr]; w.look != nil {
-		for _, want := range w.look(c) {
+	h.watch(c, func(want) bool { return true })
+	// The kernel's own Landlock hooks decide.
+	return supervise.Continue(supervise.KernelDecides)
+}
+
+// watch evaluates what a call asks for, as far as it is of interest.
+func (h *Handler) watch(c *supervise.Call, interesting func(want) bool) {
+	w := h.watched[c.Nr]
+	if w.look == nil {
+		return
+	}
+	for _, want := range w.look(c) {
+		if interesting(want) {
 			h.check(c, want)
 		}
 	}
-	// The kernel's own Landlock hooks decide.
-	return supervise.Continue(supervise.KernelDecides)
 }
 
 // refuse answers as the plain filter would have.
