@@ -22,6 +22,7 @@ var floodCommands = []command{
 	{"kill-askers", "N FILE", 2, killAskers},
 	{"storm", "N FILE", 2, storm},
 	{"fork-drift", "N wnohang|ignored|failing|double", 2, forkDrift},
+	{"churn", "MILLISECONDS FILE", 2, churn},
 	{"clone3-loop", "N", 1, func(args []string) outcome {
 		answers := map[string]int{}
 		for range number(args[0]) {
@@ -213,4 +214,38 @@ func forkTwice() syscall.Errno {
 		}
 	}
 	return errno
+}
+
+// churn forks, maps, executes, makes threads and leaves orphans behind until its time is over.
+func churn(args []string) outcome {
+	rounds := 0
+	for end := time.Now().Add(time.Duration(number(args[0])) * time.Millisecond); time.Now().Before(end) || rounds == 0; rounds++ {
+		memory, err := unix.Mmap(-1, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return failedAt("mmap", err)
+		}
+		for i := 0; i < len(memory); i += 64 << 10 {
+			memory[i] = 1
+		}
+		if err := unix.Munmap(memory); err != nil {
+			return failedAt("munmap", err)
+		}
+		if pid, err := spawn(nil, "threads", "4"); err == nil {
+			_, _ = unix.Wait4(pid, nil, 0, nil)
+		} else if err != unix.EAGAIN {
+			return failedAt("spawn", err)
+		}
+		for range 3 {
+			if errno := forkTwice(); errno != 0 && errno != unix.EAGAIN {
+				return failedAt("fork", errno)
+			}
+			_, _ = unix.Wait4(-1, nil, 0, nil)
+		}
+		for _, call := range []string{"chmod", "sigaction"} {
+			if err := askers[call](args[1]); err != nil {
+				return failedAt(call, err)
+			}
+		}
+	}
+	return value("rounds=%d", rounds)
 }
