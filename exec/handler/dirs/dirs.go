@@ -19,7 +19,6 @@ package dirs
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -30,9 +29,6 @@ import (
 
 // maxAnswer bounds the bytes of one answer, whatever the caller has room for. Libraries ask for 32 KiB to 1 MiB.
 const maxAnswer = 256 << 10
-
-// maxClosing bounds the threads that closeElsewhere holds up. Who makes that many forgoes sorted listings meanwhile.
-const maxClosing = 32
 
 // maxTooLarge bounds the memory of directories that are left to the kernel.
 const maxTooLarge = 64
@@ -49,8 +45,8 @@ type Handler struct {
 	// not tried again.
 	tooLarge map[directory]bool
 
-	sorting   chan struct{} // holds one place
-	closing   atomic.Int32
+	sorting   chan struct{}                  // holds one place
+	closer    supervise.Closer               // Busy: who has that many closed forgoes sorted listings meanwhile
 	duplicate func(tid, fd int) (int, error) // tests replace it
 }
 
@@ -85,7 +81,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.handle(
 
 // handle answers a call; fresh is what was read for it meanwhile.
 func (h *Handler) handle(c *supervise.Call, fresh *snapshot) supervise.Verdict {
-	if h.closing.Load() >= maxClosing {
+	if h.closer.Busy() {
 		return kernelsOrder()
 	}
 	fd, err := h.duplicate(c.TID, int(c.Arg32(0)))
@@ -94,7 +90,7 @@ func (h *Handler) handle(c *supervise.Call, fresh *snapshot) supervise.Verdict {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		h.closeElsewhere(fd)
+		h.closer.Close(fd) // it may be a socket
 		return kernelsOrder()
 	}
 	defer unix.Close(fd)
@@ -227,16 +223,6 @@ func (h *Handler) answer(c *supervise.Call, fd int, pos position, s *snapshot) s
 		}
 	}
 	return supervise.Errno(unix.EFAULT)
-}
-
-// closeElsewhere closes what is no directory. If the caller has closed it meanwhile, ours is the last copy, and to close
-// the last copy of a socket can take as long as its owner wished (SO_LINGER).
-func (h *Handler) closeElsewhere(fd int) {
-	h.closing.Add(1)
-	go func() {
-		defer h.closing.Add(-1)
-		_ = unix.Close(fd)
-	}()
 }
 
 // removed asks the kernel whether a directory is gone; a buffer with no room moves nothing.

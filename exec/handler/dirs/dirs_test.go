@@ -365,17 +365,3 @@ func TestAnswersDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", allocs)
 	}
 }
-
-// Closing what is no directory may take as long as the caller likes, but not many threads of ours.
-func TestSlowClosesAreBounded(t *testing.T) {
-	g := newGuest(t)
-	fd := g.open(folder(t, letters...), unix.O_RDONLY)
-	g.h.closing.Add(maxClosing)
-	if got := g.call("getdents64", fd, supervisetest.Base, 100).String(); got != kernelsOrder().String() {
-		t.Errorf("verdict %q", got)
-	}
-	g.h.closing.Add(-maxClosing)
-	if got := g.all(fd, 100); len(got) != len(letters)+2 {
-		t.Errorf("afterwards: %d entries", len(got))
-	}
-}

@@ -18,6 +18,7 @@ type Handler struct {
 	mayBind func(port uint16) bool
 	call    abi.Sysno
 	journal supervise.Journal
+	closer  supervise.Closer
 }
 
 // New makes the gate. mayBind says whether a port may be bound; port 0 stands for an ephemeral one.
@@ -34,11 +35,14 @@ func (h *Handler) Syscalls() []abi.Sysno { return []abi.Sysno{h.call} }
 
 // Handle listens on behalf of the caller.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	if h.closer.Busy() {
+		return supervise.Errno(unix.ENOBUFS)
+	}
 	fd, err := kernel.DuplicateFD(c.TID, int(c.Arg32(0)))
 	if err != nil {
 		return supervise.FromError(err)
 	}
-	defer unix.Close(fd)
+	defer h.closer.Close(fd)
 	if !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}
