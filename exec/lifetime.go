@@ -65,6 +65,7 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 	if err != nil {
 		return fmt.Errorf("time limit: %w", err)
 	}
+	loop.AtEnd(func() { _ = unix.Close(timer) })
 	left := max(l.limit-time.Since(l.started), 1) // 0 would disarm it
 	if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(left))}, nil); err != nil {
 		return fmt.Errorf("time limit: %w", err)

@@ -54,7 +54,7 @@ func NewIndex(l *Loop) *Index {
 		openThread: kernel.ThreadPIDFD,
 		alive:      kernel.Alive,
 	})
-	l.closing = append(l.closing, x.close)
+	l.AtEnd(x.close)
 	return x
 }
 

@@ -56,7 +56,12 @@ func serveGuest(t *testing.T, guest string, args []string, handle func(question 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(child.Abandon)
+	reaped := false
+	t.Cleanup(func() {
+		if !reaped {
+			child.Abandon()
+		}
+	})
 	loop, err := NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -81,9 +86,10 @@ func serveGuest(t *testing.T, guest string, args []string, handle func(question 
 	if _, err := unix.Wait4(child.PID, &status, 0, nil); err != nil || status != 0 {
 		t.Errorf("guest %s: status %#x, %v; want 0", guest, status, err)
 	}
+	reaped = true
+	child.Close()
 	within(t, "the loop's goroutines gone", func() bool { return runtime.NumGoroutine() <= goroutines })
-	const childs = 3 // its listener, its pidfd and its report, which Abandon closes
-	within(t, "the loop's descriptors closed", func() bool { return openDescriptors(t) <= fds+childs })
+	within(t, "all descriptors closed", func() bool { return openDescriptors(t) <= fds })
 	return &journal
 }
 

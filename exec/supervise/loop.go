@@ -23,7 +23,7 @@ type Loop struct {
 	later      func()
 	deferred   *pool
 	resumed    resumed
-	closing    []func()
+	atEnd      []func()
 }
 
 // What a loop's poll set holds.
@@ -81,6 +81,9 @@ const settled = time.Millisecond
 // Later has f called once on the loop's thread, a moment after the start: what a short command need not wait for.
 func (l *Loop) Later(f func()) { l.later = f }
 
+// AtEnd has f called when Run is over: to close what was watched, above all. No call and no source is served any more.
+func (l *Loop) AtEnd(f func()) { l.atEnd = append(l.atEnd, f) }
+
 // Run answers as d decides, until the end. It may be called once.
 //
 // RECV alone would be one system call less than poll and RECV, but it cannot be told to stop or to listen to anything
@@ -128,7 +131,7 @@ func (l *Loop) Run(d *Dispatcher) error {
 func (l *Loop) close() {
 	l.deferred.close()
 	l.resumed.close()
-	for _, f := range l.closing {
+	for _, f := range l.atEnd {
 		f()
 	}
 	_ = unix.Close(l.epoll)

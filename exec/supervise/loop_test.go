@@ -36,7 +36,7 @@ func TestKernelSourcesAreServedWhileCallsFlood(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		l.closing = append(l.closing, func() { closeAll(pipe[:]...) })
+		l.AtEnd(func() { closeAll(pipe[:]...) })
 	})
 	if asked != threads*each || served < asked/every-1 {
 		t.Errorf("%d questions and %d bytes of a source served, want %d and one for each %d", asked, served, threads*each, every)

@@ -113,6 +113,15 @@ func (s *census) bury() {
 	s.known = kept
 }
 
+func (s *census) release() {
+	for _, p := range s.known {
+		if p.PIDFD != s.command {
+			_ = unix.Close(p.PIDFD)
+		}
+	}
+	s.known = nil
+}
+
 // walk makes known complete and drops the admissions whose outcome is thereby known. It repeats until no process
 // exited meanwhile: an exit moves children to another parent, where the walk may have looked already.
 func (s *census) walk() bool {
