@@ -22,14 +22,15 @@ while read line; do echo "$line"; done < progress`
 
 func Test_escape_36_one_process_cannot_stall_another(t *testing.T) {
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
-		for _, tc := range []struct{ call, more, hammered string }{
-			{"chmod", "", "ok"},
-			{"sigaction", "", "ok"},
-			{"xattr", "", "ok"},
-			{"clone", "limits: processes: 200", "ok"},
-			{"clone", "limits: processes: 4", "errno EAGAIN, ok"}, // at its limit, where the processes are counted
+		for _, tc := range []struct{ name, call, more, hammered string }{
+			{"escape_36_chmod", "chmod", "", "ok"},
+			{"escape_36_sigaction", "sigaction", "", "ok"},
+			{"escape_36_xattr", "xattr", "", "ok"},
+			{"escape_36_fork", "clone", "limits: processes: 200", "ok"},
+			// At the limit the processes are counted for each call.
+			{"escape_36_fork_at_the_limit", "clone", "limits: processes: 4", "errno EAGAIN, ok"},
 		} {
-			t.Run(strings.ReplaceAll(tc.call+" "+tc.more, " ", "_"), func(t *testing.T) {
+			t.Run(tc.name, func(t *testing.T) {
 				b := exectest.NewBox(t, u)
 				b.File(b.Work+"/file", "")
 				b.File(b.Work+"/other", "")
