@@ -37,7 +37,7 @@ func installFilter(answer uint32) outcome {
 // allowAll installs a filter that the kernel never has to run: what remains is the price of having one.
 func allowAll() outcome { return seccomp(unix.SECCOMP_RET_ALLOW, 0) }
 
-// ownFilter answers clone and fchmodat in one of several ways, and allows the rest.
+// ownFilter answers the clone of processes and fchmodat in one of several ways, and allows the rest.
 func ownFilter(answer string) outcome {
 	ret, ok := map[string]uint32{
 		"allow":  unix.SECCOMP_RET_ALLOW,
@@ -51,8 +51,10 @@ func ownFilter(answer string) outcome {
 	}
 	return install([]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jt: 1},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_FCHMODAT, Jf: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_FCHMODAT, Jt: 3},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // its flags
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_THREAD, Jt: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: ret},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}, 0)
