@@ -51,3 +51,11 @@ func TestMarkdownShowsRatiosAndGaps(t *testing.T) {
 		}
 	}
 }
+
+func TestSharesMarkdown(t *testing.T) {
+	var text strings.Builder
+	sharesMarkdown(&text, []Share{{Load: "loop", Got: map[int]float64{10: 10.04, 50: 49.96, 90: 90, 100: 99.9}}})
+	if want := "| loop | 10.0 | 50.0 | 90.0 | 99.9 |\n"; !strings.HasSuffix(text.String(), want) {
+		t.Errorf("got\n%s, want it to end in %s", text.String(), want)
+	}
+}

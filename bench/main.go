@@ -5,7 +5,8 @@
 // whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
 // the numbers; it never fails because of one, since no shared machine can be asked for a time.
 //
-// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, footprint.go, report.go; soak is a program of its own.
+// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, footprint.go, report.go; share.go stands alone,
+// and soak is a program of its own.
 package main
 
 import (
@@ -18,14 +19,15 @@ import (
 func main() {
 	runs := flag.Int("runs", 200, "rounds of the start-up comparison; 0 leaves it out")
 	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
+	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
-	if err := bench(*runs, *out); err != nil {
+	if err := bench(*runs, *out, *share); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, out string) error {
+func bench(runs int, out string, share bool) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return err
@@ -33,6 +35,15 @@ func bench(runs int, out string) error {
 	w := workshop{out: out}
 	if err := w.build(); err != nil {
 		return err
+	}
+	if share {
+		progress("shares of CPU time")
+		shares, err := w.measureShares()
+		if err != nil {
+			return err
+		}
+		sharesMarkdown(os.Stdout, shares)
+		return nil
 	}
 	report := Report{Host: host(), Runs: runs}
 	if runs > 0 {

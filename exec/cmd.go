@@ -39,6 +39,7 @@ type Cmd struct {
 	artifact *Artifact
 	args     []string
 	hooks    hooks
+	freezer  Freezer
 
 	streams streams
 	done    chan struct{} // closed when the command and its family are gone
@@ -104,9 +105,9 @@ func (e *ExitError) Error() string {
 
 // Errors of a Cmd that is used out of turn.
 var (
-	ErrStarted    = errors.New("the command was started already: a Cmd runs once")
-	ErrNotStarted = errors.New("the command was not started")
-	ErrOver       = errors.New("the command has ended")
+	ErrStarted    = errors.New("the sandbox was started already: it runs once")
+	ErrNotStarted = errors.New("the sandbox has not been started")
+	ErrEnded      = errors.New("the sandbox has ended")
 )
 
 // Command makes a command that runs under the artifact's policy; without a name it is the policy's own (program.exec).
@@ -151,7 +152,7 @@ func (c *Cmd) launch(to state) error {
 	}
 	s, err := newSandbox(Options{
 		Artifact: c.artifact, Command: c.args, Params: c.Params, Environ: c.environ(), Timeout: c.Timeout, Audit: c.Audit,
-		Explain: c.Explain, park: to == isParked, dir: c.Dir, hooks: c.hooks,
+		Explain: c.Explain, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
 	})
 	if err != nil {
 		return c.fail(err)
@@ -176,6 +177,7 @@ func (c *Cmd) launch(to state) error {
 // fail ends a Cmd that has not run.
 func (c *Cmd) fail(err error) error {
 	c.streams.abandon()
+	c.freezer.end()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = err
@@ -322,7 +324,7 @@ func (c *Cmd) alive() (*running, error) {
 	case c.state == isNew:
 		return nil, ErrNotStarted
 	case c.state == isOver:
-		return nil, ErrOver
+		return nil, ErrEnded
 	}
 	return c.run, nil
 }
@@ -335,6 +337,12 @@ func (c *Cmd) Kill() error {
 	}
 	return err
 }
+
+// Pause stops every process of the sandbox, see [Freezer.Pause].
+func (c *Cmd) Pause() error { return c.freezer.Pause() }
+
+// Resume continues a paused sandbox.
+func (c *Cmd) Resume() error { return c.freezer.Resume() }
 
 // Signal sends a signal to the command's process group.
 func (c *Cmd) Signal(sig unix.Signal) error {

@@ -171,7 +171,7 @@ func TestCmdLifecycle(t *testing.T) {
 	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
 		a := load(t, b, exectest.Grants{})
 		c := a.Command(bounded(t), "sleep", "300")
-		for name, f := range map[string]func() error{"Kill": c.Kill, "Wait": c.Wait, "Signal": func() error { return c.Signal(unix.SIGTERM) }} {
+		for name, f := range map[string]func() error{"Kill": c.Kill, "Wait": c.Wait, "Pause": c.Pause, "Resume": c.Resume, "Signal": func() error { return c.Signal(unix.SIGTERM) }} {
 			if err := f(); !errors.Is(err, exec.ErrNotStarted) {
 				t.Errorf("%s before the start: %v", name, err)
 			}
@@ -183,6 +183,14 @@ func TestCmdLifecycle(t *testing.T) {
 		if err := unix.Kill(pid, 0); err != nil {
 			t.Errorf("pid %d: %v", pid, err)
 		}
+		for _, f := range []func() error{c.Pause, c.Pause, c.Resume, c.Resume, c.Pause} { // supervisor_8_25
+			if err := f(); err != nil {
+				t.Error(err)
+			}
+		}
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || !strings.Contains(string(stat), ") T ") {
+			t.Errorf("a paused command: %s (%v)", stat, err)
+		}
 		if err := c.Kill(); err != nil {
 			t.Error(err)
 		}
@@ -190,8 +198,11 @@ func TestCmdLifecycle(t *testing.T) {
 		if err := c.Wait(); !errors.As(err, &exit) || !exit.Status.Killed {
 			t.Errorf("after Kill: %v", err)
 		}
-		if err := c.Kill(); !errors.Is(err, exec.ErrOver) {
+		if err := c.Kill(); !errors.Is(err, exec.ErrEnded) {
 			t.Errorf("Kill after the end: %v", err)
+		}
+		if err := c.Pause(); !errors.Is(err, exec.ErrEnded) {
+			t.Errorf("Pause after the end: %v", err)
 		}
 
 		t.Run("context", func(t *testing.T) {

@@ -11,8 +11,8 @@
 // The reading order follows a start: load.go (bytes to program), host.go (does this machine offer what the program
 // requires), bind.go (parameters), ruleset.go (Landlock), environment.go and command.go (what is started), run.go
 // (what is prepared), supervise.go (confine, clone, serve), wire.go (which handlers answer which calls), lifetime.go and
-// tree.go (signals, time, the terminal, and that nothing outlives the command); cmd.go, streams.go, hooks.go and
-// confine.go for Go programs.
+// tree.go (signals, time, the terminal, and that nothing outlives the command), stops.go and freezer.go (what the
+// executor stops the sandbox for); cmd.go, streams.go, hooks.go and confine.go for Go programs.
 package exec
 
 import (
@@ -42,6 +42,8 @@ type Options struct {
 	Audit    *audit.Log        // nil discards
 	Explain  bool              // observe calls that Landlock or the filter would refuse, and report them
 	Guarded  []string          // files that no write grant may contain: the artifact, the audit file
+
+	Freezer *Freezer // pauses and resumes the run; nil if nobody will
 
 	streams *[3]int // see stage.Plan
 	park    bool

@@ -24,6 +24,7 @@ type lifetime struct {
 	family      *family
 	terminal    bool // the command has the terminal
 	refuseForks func()
+	stops       *stops
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
@@ -61,21 +62,12 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 	if l.limit <= 0 {
 		return nil
 	}
-	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	timer, err := supervise.NewTimer(loop, l.expire)
 	if err != nil {
 		return fmt.Errorf("time limit: %w", err)
 	}
-	loop.AtEnd(func() { _ = unix.Close(timer) })
-	left := max(l.limit-time.Since(l.started), 1) // 0 would disarm it
-	if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(left))}, nil); err != nil {
-		return fmt.Errorf("time limit: %w", err)
-	}
-	return loop.Watch(timer, func() {
-		var expirations [8]byte
-		if _, err := unix.Read(timer, expirations[:]); err == nil {
-			l.expire()
-		}
-	})
+	timer.Set(l.limit - time.Since(l.started))
+	return nil
 }
 
 func (l *lifetime) readSignals(fd int) {
@@ -101,7 +93,14 @@ func (l *lifetime) signalled(sig unix.Signal) {
 		}
 		l.asked[sig] = true
 	}
-	l.signalGroup(sig)
+	l.forward(sig)
+}
+
+// forward passes a signal on, unless a paused sandbox is not to have it.
+func (l *lifetime) forward(sig unix.Signal) {
+	if l.stops.forward(sig) {
+		l.signalGroup(sig)
+	}
 }
 
 func (l *lifetime) expire() {
@@ -185,11 +184,11 @@ func (l *lifetime) awaitCommand() (status unix.WaitStatus, used unix.Rusage) {
 	}
 }
 
-// followStop keeps job control as it would be without us.
+// followStop keeps job control as it would be without us. Stops that the executor itself makes are none of its business.
 func (l *lifetime) followStop() {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, l.child.PID, &info, unix.WSTOPPED|unix.WNOHANG, nil)
-	if err == nil && kernel.ChildPID(&info) != 0 {
+	if err == nil && kernel.ChildPID(&info) != 0 && !l.stops.made(l.child.PID) {
 		l.stopped(stopSignal(&info))
 	}
 }
@@ -199,16 +198,21 @@ func (l *lifetime) followStop() {
 func (l *lifetime) stopped(sig unix.Signal) {
 	if (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && inForeground() && kernel.SetForegroundGroup(0, l.child.PID) == nil {
 		l.terminal = true
-		l.signalGroup(unix.SIGCONT)
+		l.forward(unix.SIGCONT)
 		return
 	}
 	hadTerminal := l.reclaimTerminal()
+	if err := l.stops.suspend(); err != nil {
+		l.fail(err)
+		return
+	}
 	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	// Continued, by the shell's fg or bg.
+	l.stops.proceed()
 	if hadTerminal && inForeground() {
 		_ = kernel.SetForegroundGroup(0, l.child.PID)
 	}
-	l.signalGroup(unix.SIGCONT)
+	l.forward(unix.SIGCONT)
 }
 
 // stopSignal is si_status of a CLD_STOPPED child.

@@ -37,6 +37,7 @@ func (s *sandbox) supervised() bool { return s.program.Process.Start != ir.Start
 // command is the one that may read its memory, and the one whose death takes the command with it. Run confines this
 // process for good; it is meant to be the last thing that a process does. Programs that go on use [Artifact.Command].
 func Run(o Options) (Result, error) {
+	defer o.Freezer.end()
 	s, err := newSandbox(o)
 	if err != nil {
 		return Result{}, err

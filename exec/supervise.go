@@ -53,7 +53,7 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 		return nil, s.startFailure(err)
 	}
 	r.life = &lifetime{
-		child: r.child, family: family, terminal: plan.TakeTerminal, refuseForks: func() {},
+		child: r.child, family: family, terminal: plan.TakeTerminal, refuseForks: func() {}, stops: &stops{},
 		limit: s.timeLimit(), started: began, audit: s.options.Audit, asked: map[unix.Signal]bool{},
 	}
 	if err := r.prepare(family, rs); err != nil {
@@ -72,10 +72,10 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 		return err
 	}
 	journal := &journal{log: s.options.Audit}
-	if r.handlers, err = s.handlers(r.child, family, r.loop, journal); err != nil {
+	if r.handlers, err = s.handlers(r.child, family, r.loop, journal, r.life.fail); err != nil {
 		return err
 	}
-	r.life.refuseForks = r.handlers.refuseForks
+	r.life.refuseForks, r.life.stops = r.handlers.refuseForks, r.handlers.stops
 	if r.dispatcher, err = supervise.NewDispatcher(s.arch, r.handlers.list, s.isNotified, journal); err != nil {
 		return err
 	}
@@ -98,6 +98,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 func (r *running) serve() (Result, error) {
 	defer r.child.Close()
 	serveErr := r.loop.Run(r.dispatcher)
+	r.s.options.Freezer.end()
 	if serveErr != nil {
 		r.life.killAll() // an unanswered call would hang its caller for ever
 	}

@@ -18,8 +18,9 @@ import (
 // [Cmd] its own children and those of other sandboxes. Its methods are for the supervisor's thread only.
 type family struct {
 	before []int
-	scoped bool // the supervisor's thread is in a Landlock domain that scopes signals
-	shared bool // there may be other children at any time
+	scoped bool          // the supervisor's thread is in a Landlock domain that scopes signals
+	shared bool          // there may be other children at any time
+	waited time.Duration // CPU time of the sandbox's processes that this one has waited for, the command excepted
 }
 
 // adopt makes this process the one that the sandbox's orphans become children of.
@@ -137,7 +138,7 @@ func (f *family) end() (killed int) {
 			if f.reap(pid) {
 				continue
 			}
-			if st, err := kernel.ReadStat(pid); err == nil && st.State != 'Z' && unix.Kill(pid, unix.SIGKILL) == nil {
+			if st, err := kernel.ReadStat(pid); err == nil && !st.Dead() && unix.Kill(pid, unix.SIGKILL) == nil {
 				killed++
 			}
 		}
@@ -154,10 +155,16 @@ func noChildren() bool {
 // reap collects a child if it has ended.
 func (f *family) reap(pid int) bool {
 	for {
-		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return err == nil && got == pid
+		var used unix.Rusage
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, &used)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
+		if err != nil || got != pid {
+			return false
+		}
+		f.waited += time.Duration(used.Utime.Nano() + used.Stime.Nano())
+		return true
 	}
 }
 
@@ -172,5 +179,13 @@ func (f *family) reapOrphans(command int) {
 		if pid != command {
 			f.reap(pid)
 		}
+	}
+}
+
+// current returns a function that lists the members once the dead among them, save the command, have been reaped.
+func (f *family) current(command int) func() ([]int, error) {
+	return func() ([]int, error) {
+		f.reapOrphans(command)
+		return f.members()
 	}
 }

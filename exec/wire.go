@@ -21,6 +21,7 @@ import (
 // wired is the result of wiring: the handlers in order and what else of them the run needs.
 type wired struct {
 	list        []supervise.Handler
+	stops       *stops
 	refuseForks func()
 	denied      func() []Denial
 }
@@ -29,13 +30,14 @@ type wired struct {
 // if the filter notifies one of its calls.
 //
 //	explain    first: it only watches, or answers what the filter would have refused without asking
+//	throttle   the fork family: it only notes that the tree is about to grow
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 //	dirs       getdents family
-func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
-	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
+func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (w wired, err error) {
+	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
@@ -49,13 +51,15 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 			return list
 		}
 	}
+	if w.stops, err = s.stops(child, f, loop, j, fail); err != nil {
+		return w, err
+	}
+	if w.stops.cpu != nil {
+		w.list = append(w.list, w.stops.cpu)
+	}
 	if limit := s.program.Limits.Processes; limit > 0 && s.notifies("clone") {
 		ref := s.program.Limits.ProcessesOrigin
-		members := func() ([]int, error) {
-			f.reapOrphans(child.PID)
-			return f.members()
-		}
-		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, members, j,
+		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, f.current(child.PID), j,
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
 		w.refuseForks = h.Close

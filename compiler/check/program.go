@@ -29,6 +29,7 @@ func checkSupervisor(c *checker) {
 		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
 		{c.Determinism.DeterministicDirs.V, c.Determinism.DeterministicDirs.Origin, "it lists directories"},
+		{c.Limits.CPU.Set && c.Limits.CPU.V < 100, c.Limits.CPU.Origin, "it measures and stops the sandbox"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

@@ -10,7 +10,7 @@ import (
 )
 
 var limitsFields = []string{
-	"limits.processes", "limits.open_files", "limits.time", "limits.cpu_cores", "limits.gpu_devices",
+	"limits.processes", "limits.open_files", "limits.time", "limits.cpu", "limits.cpu_cores", "limits.gpu_devices",
 }
 
 // Limits lowers bounds on resources. Without a supervisor nobody counts processes, so the default does not apply.
@@ -23,6 +23,9 @@ func Limits(u *Unit) {
 	l.OpenFiles = src.OpenFiles.V
 	if src.Time.Set {
 		l.TimeMS, l.TimeOrigin = uint64(src.Time.V.Milliseconds()), u.ref(src.Time.Origin)
+	}
+	if src.CPU.Set && src.CPU.V < 100 { // 100 says that there is no limit
+		l.CPUPercent, l.CPUOrigin = uint8(src.CPU.V), u.ref(src.CPU.Origin)
 	}
 	cpuCores(u)
 	gpu(u)

@@ -101,6 +101,9 @@ func limitMechanisms(u *Unit, add adder) {
 	if l.TimeMS > 0 {
 		add("limits.time", "supervisor", "the supervisor ends all processes when the time is over")
 	}
+	if l.CPUPercent > 0 {
+		add("limits.cpu", "stop, continue", "the supervisor measures all processes and stops them while they are ahead; a quota of the kernel's needs a cgroup of our own")
+	}
 	if len(l.CPUCores) > 0 {
 		add("limits.cpu_cores", "affinity, seccomp", "the mask is inherited by all descendants, and none may change its own")
 	}

@@ -48,6 +48,7 @@ var (
 	compiler = program("sandlock-compile", "./cmd/sandlock-compile")
 	executor = program("sandlock-exec", "./cmd/sandlock-exec")
 	probe    = program("probe", "./exec/exectest/probe")
+	pausable = program("pausable", "./exec/exectest/pausable")
 )
 
 // Compiler returns the path of sandlock-compile.
@@ -58,6 +59,9 @@ func Executor(tb testing.TB) string { tb.Helper(); return built(tb, executor) }
 
 // Probe returns the path of the program that makes attempts. It is alone in its folder.
 func Probe(tb testing.TB) string { tb.Helper(); return built(tb, probe) }
+
+// Pausable returns the path of an executor that pauses its command when it is asked to.
+func Pausable(tb testing.TB) string { tb.Helper(); return built(tb, pausable) }
 
 func built(tb testing.TB, build func() (string, error)) string {
 	tb.Helper()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
 )
 
 // Process is a live process, held by a pidfd so that its pid cannot come to mean another.
@@ -164,40 +165,29 @@ func (s *census) discover() bool {
 	for _, p := range s.known {
 		known[p.PID] = true
 	}
-	queue, err := s.roots()
+	roots, err := s.roots()
 	if err != nil {
 		return false
 	}
-	seen := map[int]bool{}
-	for len(queue) > 0 {
-		pid := queue[0]
-		queue = queue[1:]
-		if seen[pid] {
-			continue
-		}
-		seen[pid] = true
+	return supervise.Walk(roots, s.children, func(pid int) (descend bool, err error) {
 		st, err := s.stat(pid)
 		if err != nil {
-			continue // exited and reaped: the next walk sees where its children went
+			return false, nil // exited and reaped: the next walk sees where its children went
 		}
-		if st.State == 'Z' || st.State == 'X' {
+		if st.Dead() {
 			s.zombies++
-			continue // a zombie's children have moved on already
+			return false, nil // its children have moved on already
 		}
 		if !known[pid] {
 			fd, err := s.open(pid)
 			if err == unix.ESRCH {
-				continue
+				return false, nil
 			}
 			if err != nil {
-				return false
+				return false, err
 			}
 			s.known = append(s.known, Process{pid, fd})
 		}
-		next, err := s.children(pid)
-		if err == nil {
-			queue = append(queue, next...)
-		}
-	}
-	return true
+		return true, nil
+	}) == nil
 }

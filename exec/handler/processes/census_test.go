@@ -14,20 +14,21 @@ import (
 // world is a process tree that the test controls. Its pidfds are pipes: closing the write end "exits" the process,
 // which makes the read end readable as a pidfd would be.
 type world struct {
-	t       *testing.T
-	parent  map[int]int
-	exit    map[int]*os.File
-	zombie  map[int]bool
-	blocked map[int]int // thread → system call
-	clock   time.Time
-	walks   int
-	openErr error
+	t          *testing.T
+	parent     map[int]int
+	exit       map[int]*os.File
+	zombie     map[int]bool
+	leaderless map[int]bool // the first thread is dead, others live
+	blocked    map[int]int  // thread → system call
+	clock      time.Time
+	walks      int
+	openErr    error
 }
 
 const root = 10
 
 func newWorld(t *testing.T) (*world, *census) {
-	w := &world{t: t, parent: map[int]int{}, exit: map[int]*os.File{}, zombie: map[int]bool{}, blocked: map[int]int{}, clock: time.Unix(1000, 0)}
+	w := &world{t: t, parent: map[int]int{}, exit: map[int]*os.File{}, zombie: map[int]bool{}, leaderless: map[int]bool{}, blocked: map[int]int{}, clock: time.Unix(1000, 0)}
 	w.spawn(root, 1)
 	fd, err := w.open(root)
 	if err != nil {
@@ -40,7 +41,10 @@ func newWorld(t *testing.T) (*world, *census) {
 			return kernel.Stat{}, os.ErrNotExist
 		}
 		if w.zombie[pid] {
-			return kernel.Stat{State: 'Z'}, nil
+			return kernel.Stat{State: 'Z', Threads: 1}, nil
+		}
+		if w.leaderless[pid] {
+			return kernel.Stat{State: 'Z', Threads: 2}, nil
 		}
 		return kernel.Stat{State: 'R'}, nil
 	}
@@ -154,6 +158,16 @@ func TestOrphansStayCounted(t *testing.T) {
 	w.spawn(13, root)
 	if c.admit(root, 3) {
 		t.Fatal("the orphan is no longer counted")
+	}
+}
+
+func TestProcessWithoutItsLeaderIsCounted(t *testing.T) {
+	w, c := newWorld(t)
+	c.admit(root, 2)
+	w.spawn(11, root)
+	w.leaderless[11] = true
+	if c.admit(root, 2) {
+		t.Error("a process whose first thread has exited is taken for dead")
 	}
 }
 
