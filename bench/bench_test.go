@@ -28,7 +28,13 @@ func TestMarkdownShowsRatiosAndGaps(t *testing.T) {
 			{Name: ourStart, Samples: Samples{3 * time.Millisecond}},
 		},
 		Calls: []Call{{Name: "getppid", Bare: 100, Filtered: 103, Inside: 104, Target: "≤ 1.05 ×"}},
-		Gaps:  []string{"firejail (not found)"},
+		Notified: []Notified{
+			{Name: leastLoop, Median: 5000, Best: 4000},
+			{Name: ourLoop, Median: 6000, Best: 5200, Target: "≤ 1.3 ×"},
+			{Name: "listen", Bare: 300, Median: 9000, Best: 8000},
+		},
+		Crowds: []Crowd{{Name: leastLoop, P50: 300e3, P99: 900e3}, {Name: ourLoop, P50: 360e3, P99: 990e3}},
+		Gaps:   []string{"firejail (not found)"},
 	}
 	var text strings.Builder
 	r.markdown(&text)
@@ -36,6 +42,9 @@ func TestMarkdownShowsRatiosAndGaps(t *testing.T) {
 		"| sandlock-exec | 3.00 | 3.00 | 1.00 | 1.50 × | 1 | ≤ 1.45 ×",
 		"| firejail (not found) | not measured |",
 		"| getppid | 100.0 | 103.0 | 104.0 | 1.040 × | 1.010 × | ≤ 1.05 × |",
+		"| getppid, our loop |  | 6000 | 5200 | 1.20 × | 1.30 × | ≤ 1.3 × |",
+		"| listen | 300 | 9000 | 8000 | |  |  |",
+		"| getppid, our loop | 360 | 990 | 1.20 × | 1.10 × |",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())

@@ -36,17 +36,21 @@ func (w workshop) build() error {
 		{"sandlock-compile", "./cmd/sandlock-compile"},
 		{"sandlock-exec", "./cmd/sandlock-exec"},
 		{"probe/probe", "./exec/exectest/probe"},
+		{"loop", "./bench/loop"},
 	} {
 		if err := run("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", w.path(p[0]), p[1]); err != nil {
 			return err
 		}
 	}
-	if err := run("gcc", "-O2", "-static", "-o", w.path("spawn"), "bench/spawn/spawn.c"); err != nil {
-		return err
+	for _, name := range []string{"spawn", "notify"} {
+		if err := run("gcc", "-O2", "-static", "-o", w.path(name), "bench/"+name+"/"+name+".c"); err != nil {
+			return err
+		}
 	}
 	for policy, artifact := range map[string]string{
 		"policies/minimal.cue": "minimal.sbx",
 		"bench/overhead.cue":   "overhead.sbx",
+		"bench/handlers.cue":   "handlers.sbx",
 	} {
 		if err := run(w.path("sandlock-compile"), policy, "-o", w.path(artifact)); err != nil {
 			return err

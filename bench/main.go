@@ -5,7 +5,8 @@
 // whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
 // the numbers; it never fails because of one, since no shared machine can be asked for a time.
 //
-// Read next: contenders.go (what is compared), start.go, calls.go, footprint.go, report.go; share.go stands alone.
+// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, footprint.go, report.go; share.go stands alone,
+// and soak is a program of its own.
 package main
 
 import (
@@ -16,7 +17,7 @@ import (
 )
 
 func main() {
-	runs := flag.Int("runs", 200, "rounds of the start-up comparison")
+	runs := flag.Int("runs", 200, "rounds of the start-up comparison; 0 leaves it out")
 	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
 	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
@@ -45,15 +46,23 @@ func bench(runs int, out string, share bool) error {
 		return nil
 	}
 	report := Report{Host: host(), Runs: runs}
-
-	progress("start-up: %d rounds", runs)
-	contenders, gaps := w.contenders()
-	report.Gaps = gaps
-	if report.Starts, err = measureStarts(contenders, runs); err != nil {
-		return err
+	if runs > 0 {
+		progress("start-up: %d rounds", runs)
+		contenders, gaps := w.contenders()
+		report.Gaps = gaps
+		if report.Starts, err = measureStarts(contenders, runs); err != nil {
+			return err
+		}
 	}
 	progress("system calls")
 	if report.Calls, err = w.measureCalls(); err != nil {
+		return err
+	}
+	progress("notified calls")
+	if report.Notified, err = w.measureNotified(); err != nil {
+		return err
+	}
+	if report.Crowds, err = w.measureCrowds(); err != nil {
 		return err
 	}
 	progress("compiler, size and memory")

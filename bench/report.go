@@ -15,12 +15,14 @@ import (
 
 // Report is one run of the benchmark.
 type Report struct {
-	Host   string
-	Runs   int
-	Starts []Start
-	Calls  []Call
-	Single []Single
-	Gaps   []string // contenders that could not be run
+	Host     string
+	Runs     int
+	Starts   []Start
+	Calls    []Call
+	Notified []Notified
+	Crowds   []Crowd
+	Single   []Single
+	Gaps     []string // contenders that could not be run
 }
 
 // Samples are durations of the same thing.
@@ -38,6 +40,8 @@ func (s Samples) Quantile(q float64) time.Duration {
 func median(values []float64) float64 {
 	return slices.Sorted(slices.Values(values))[len(values)/2]
 }
+
+func least(values []float64) float64 { return slices.Min(values) }
 
 func (r *Report) markdown(w io.Writer) {
 	fmt.Fprintf(w, "%s, %d rounds\n\n", r.Host, r.Runs)
@@ -58,9 +62,34 @@ func (r *Report) markdown(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.3f × | %.3f × | %s |\n", c.Name, c.Bare, c.Filtered, c.Inside,
 			c.Inside/c.Bare, c.Inside/c.Filtered, c.Target)
 	}
+	r.notified(w)
 	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
 	for _, s := range r.Single {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)
+	}
+}
+
+// notified writes what it costs to ask the supervisor. Ratios are to the C supervisor, whose fastest run is what the loop
+// is aimed at: on a busy machine the median says more of the machine.
+func (r *Report) notified(w io.Writer) {
+	if len(r.Notified) == 0 {
+		return
+	}
+	base := r.Notified[0]
+	fmt.Fprintf(w, "\n| notified call | bare ns | median ns | best ns | ratio of medians | ratio of bests | target |\n")
+	fmt.Fprintln(w, "|---|---:|---:|---:|---:|---:|---|")
+	for _, n := range r.Notified {
+		bare, ratios := "", "| "
+		if n.Bare > 0 {
+			bare = fmt.Sprintf("%.0f", n.Bare)
+		} else {
+			ratios = fmt.Sprintf("%.2f × | %.2f ×", n.Median/base.Median, n.Best/base.Best)
+		}
+		fmt.Fprintf(w, "| %s | %s | %.0f | %.0f | %s | %s |\n", n.Name, bare, n.Median, n.Best, ratios, n.Target)
+	}
+	fmt.Fprintf(w, "\n| %d threads at once | p50 µs | p99 µs | p50 to C | p99 to C |\n|---|---:|---:|---:|---:|\n", crowdThreads)
+	for _, c := range r.Crowds {
+		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f × | %.2f × |\n", c.Name, c.P50/1e3, c.P99/1e3, c.P50/r.Crowds[0].P50, c.P99/r.Crowds[0].P99)
 	}
 }
 

@@ -96,6 +96,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 
 // serve answers for the command until all is over.
 func (r *running) serve() (Result, error) {
+	defer r.child.Close()
 	serveErr := r.loop.Run(r.dispatcher)
 	r.s.options.Freezer.end()
 	if serveErr != nil {

@@ -66,6 +66,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
 		w.refuseForks = h.Close
+		loop.AtEnd(h.Release)
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))

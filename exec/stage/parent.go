@@ -141,6 +141,11 @@ func (c *Child) Abandon() {
 			break
 		}
 	}
+	c.Close()
+}
+
+// Close releases the descriptors that the child is known by.
+func (c *Child) Close() {
 	_ = unix.Close(c.report)
 	_ = unix.Close(c.PIDFD)
 	if c.Listener >= 0 {

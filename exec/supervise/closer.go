@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +14,20 @@ type Closer struct{ active atomic.Int32 }
 // maxClosing bounds the threads that closing holds up.
 const maxClosing = 32
 
-// Busy reports whether no more should be closed for now: a handler asks before it duplicates a descriptor.
-func (c *Closer) Busy() bool { return c.active.Load() >= maxClosing }
+// patience is how often Busy lets other goroutines run first.
+const patience = 100
+
+// Busy reports whether no more should be closed for now: a handler asks before it duplicates a descriptor. Those that only
+// wait for a processor, as when a program asks in a tight loop, do not count: they are given one.
+func (c *Closer) Busy() bool {
+	for range patience {
+		if c.active.Load() < maxClosing {
+			return false
+		}
+		runtime.Gosched()
+	}
+	return true
+}
 
 // Close closes fd, at once or a little later.
 func (c *Closer) Close(fd int) {

@@ -70,7 +70,7 @@ func (d *Dispatcher) recover(c *Call, v *Verdict) {
 
 func (d *Dispatcher) honest(c *Call, v Verdict, handler string) Verdict {
 	switch {
-	case v.kind == verdictContinue && (v.reason == 0 || c.memoryRead && v.reason != KernelDecides):
+	case v.raced(c.memoryRead):
 		d.refuse(c, "handler "+handler+" would continue a call after reading its memory")
 	case v.kind == verdictNext || v.kind == verdictResume:
 		d.refuse(c, "handler "+handler+" gives no answer")

@@ -27,7 +27,8 @@ type Handler interface {
 	Handle(c *Call) Verdict
 }
 
-// Journal receives what the supervisor denies or wants noted.
+// Journal receives what the supervisor denies or wants noted. It is used by the loop and by deferred calls, at the same
+// time.
 type Journal interface {
 	Record(Event)
 }

@@ -47,13 +47,15 @@ const maxThreads = 256
 
 // NewIndex makes an index whose processes are watched by the loop.
 func NewIndex(l *Loop) *Index {
-	return newIndex(l.Watch, l.Unwatch, lookup{
+	x := newIndex(l.Watch, l.Unwatch, lookup{
 		group:      kernel.ThreadGroup,
 		stat:       kernel.ReadStat,
 		open:       func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 		openThread: kernel.ThreadPIDFD,
 		alive:      kernel.Alive,
 	})
+	l.AtEnd(x.close)
+	return x
 }
 
 func newIndex(watch func(int, func()) error, unwatch func(int), l lookup) *Index {
@@ -156,6 +158,17 @@ func (x *Index) forget(p *Process) {
 		f(p)
 	}
 	_ = unix.Close(p.PIDFD)
+}
+
+// close releases what the index holds when the loop has ended.
+func (x *Index) close() {
+	for tid := range x.threads {
+		x.forgetThread(tid)
+	}
+	for pid, p := range x.processes {
+		delete(x.processes, pid)
+		_ = unix.Close(p.PIDFD)
+	}
 }
 
 func (x *Index) forgetThread(tid int) {

@@ -15,20 +15,28 @@ import (
 type Loop struct {
 	listener   kernel.Listener
 	dispatcher *Dispatcher
-	poll       [3]unix.PollFd // the listener, the end, and sources by way of epoll, so that their number costs nothing
+	poll       [2]unix.PollFd // the listener, and all sources by way of epoll, so that their number costs nothing
 	epoll      int
-	sources    map[int32]func()
+	sources    map[int32]source
+	watched    int32 // sources so far: tells one from a later one with the same descriptor
+	ended      bool
 	later      func()
-	deferred   pool
+	deferred   *pool
 	resumed    resumed
+	atEnd      []func()
 }
 
 // What a loop's poll set holds.
 const (
 	pollListener = iota
-	pollDone
 	pollSources
 )
+
+// source is what Watch was given.
+type source struct {
+	number int32
+	ready  func()
+}
 
 // NewLoop makes a loop that ends when done, the command's pidfd, is readable or no process uses the filter any more.
 // confine puts a thread that a deferred call runs on under the executor's own Landlock ruleset.
@@ -38,22 +46,26 @@ func NewLoop(l kernel.Listener, done int, confine func() error) (*Loop, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	loop := &Loop{
-		listener: l, epoll: epoll, sources: map[int32]func(){},
-		poll: [3]unix.PollFd{
-			{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(done), Events: unix.POLLIN}, {Fd: int32(epoll), Events: unix.POLLIN},
-		},
+		listener: l, epoll: epoll, sources: map[int32]source{},
+		poll: [2]unix.PollFd{{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(epoll), Events: unix.POLLIN}},
 	}
-	loop.deferred = pool{listener: l, confine: confine, resume: loop.resumed.add}
+	loop.deferred = newPool(l, confine, loop.resumed.add)
+	// Whoever still asks once the command has ended is not answered.
+	if err := loop.Watch(done, func() { loop.ended = true }); err != nil {
+		_ = unix.Close(epoll)
+		return nil, err
+	}
 	return loop, nil
 }
 
 // Watch has ready called on the loop's thread whenever fd is readable. It must read what is there, and not block.
 func (l *Loop) Watch(fd int, ready func()) error {
-	err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	l.watched++
+	err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd), Pad: l.watched})
 	if err != nil {
 		return fmt.Errorf("watch descriptor: %w", err)
 	}
-	l.sources[int32(fd)] = ready
+	l.sources[int32(fd)] = source{l.watched, ready}
 	return nil
 }
 
@@ -68,6 +80,9 @@ const settled = time.Millisecond
 
 // Later has f called once on the loop's thread, a moment after the start: what a short command need not wait for.
 func (l *Loop) Later(f func()) { l.later = f }
+
+// AtEnd has f called when Run is over: to close what was watched, above all. No call and no source is served any more.
+func (l *Loop) AtEnd(f func()) { l.atEnd = append(l.atEnd, f) }
 
 // Run answers as d decides, until the end. It may be called once.
 //
@@ -96,11 +111,11 @@ func (l *Loop) Run(d *Dispatcher) error {
 			}
 			return fmt.Errorf("poll listener: %w", err)
 		}
-		if l.poll[pollDone].Revents != 0 {
-			return nil // the command has ended, whoever still asks
-		}
+		// The sources first: a flood of notifications must not keep the time limit or a signal waiting.
 		if l.poll[pollSources].Revents != 0 {
-			l.serveSources()
+			if err := l.serveSources(); err != nil || l.ended {
+				return err
+			}
 		}
 		switch {
 		case l.poll[pollListener].Revents&unix.POLLIN != 0:
@@ -116,20 +131,32 @@ func (l *Loop) Run(d *Dispatcher) error {
 func (l *Loop) close() {
 	l.deferred.close()
 	l.resumed.close()
+	for _, f := range l.atEnd {
+		f()
+	}
 	_ = unix.Close(l.epoll)
 }
 
-func (l *Loop) serveSources() {
+// serveSources calls those that are ready. A panic ends the loop: what a source left undone cannot be refused as a call
+// can.
+func (l *Loop) serveSources() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("internal error: %v", r)
+		}
+	}()
 	var events [16]unix.EpollEvent
 	n, err := unix.EpollWait(l.epoll, events[:], 0)
 	if err != nil {
-		return // interrupted: they are ready still
+		return nil // interrupted: they are ready still
 	}
 	for _, e := range events[:n] {
-		if ready := l.sources[e.Fd]; ready != nil {
-			ready()
+		// What was served before may have unwatched this one, and watched another with its descriptor.
+		if s, ok := l.sources[e.Fd]; ok && s.number == e.Pad {
+			s.ready()
 		}
 	}
+	return nil
 }
 
 // serve answers one notification. A caller whose notification has not been received yet can be interrupted by signals;
@@ -137,13 +164,18 @@ func (l *Loop) serveSources() {
 func (l *Loop) serve(n *kernel.Notification, call *Call) error {
 	switch err := l.listener.Receive(n); {
 	case err == nil:
-		call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
-		return l.carryOut(call, l.dispatcher.Decide(call))
+		return l.notified(n, call)
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
 		return nil // interrupted, or the caller was killed between the wake-up and the receive
 	default:
 		return fmt.Errorf("receive notification: %w", err)
 	}
+}
+
+// notified decides and answers a received notification. It does not allocate where its handlers do not.
+func (l *Loop) notified(n *kernel.Notification, call *Call) error {
+	call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
+	return l.carryOut(call, l.dispatcher.Decide(call))
 }
 
 // carryOut answers a call, or lets it leave the loop.
@@ -155,7 +187,7 @@ func (l *Loop) carryOut(call *Call, v Verdict) error {
 	if err := l.awaitResumed(); err != nil {
 		return err
 	}
-	l.deferred.start(*call, v.later)
+	l.deferred.start(l.dispatcher, *call, v.later)
 	return nil
 }
 

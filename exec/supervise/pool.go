@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -20,81 +21,113 @@ const (
 	checkCallers = 250 * time.Millisecond
 )
 
-// pool runs what handlers defer. Each call has a goroutine and is answered exactly once: by what the handler's function
-// returns or by the deadline, whichever comes first. A function that does not heed its context keeps its place among
-// maxDeferred until it returns.
+// pool runs what handlers defer. Each call has two goroutines: one runs the handler's function, the other answers exactly
+// once, by what the function returns or by the deadline, whichever comes first. A function that does not heed its context
+// keeps its place among the pool's until it returns.
 type pool struct {
 	listener kernel.Listener
 	confine  func() error                    // puts the calling thread under the executor's ruleset
 	resume   func(Call, func(*Call) Verdict) // hands a call back to the loop
 
-	mu     sync.Mutex
-	active int
-	closed bool
+	most  int
+	time  time.Duration
+	check time.Duration
+
+	places  chan struct{}  // one token for each function that runs
+	closed  chan struct{}  // closed with the loop
+	answers sync.WaitGroup // those who may use the listener
 }
 
-// start runs f for a call.
-func (p *pool) start(c Call, f func(context.Context) Verdict) {
-	p.mu.Lock()
-	full := p.active >= maxDeferred || p.closed
-	if !full {
-		p.active++
+func newPool(l kernel.Listener, confine func() error, resume func(Call, func(*Call) Verdict)) *pool {
+	return &pool{
+		listener: l, confine: confine, resume: resume, most: maxDeferred, time: deferredTime, check: checkCallers,
+		places: make(chan struct{}, maxDeferred), closed: make(chan struct{}),
 	}
-	p.mu.Unlock()
-	if full {
+}
+
+// deferred is one call of the pool.
+type deferred struct {
+	*pool
+	call       Call
+	f          func(context.Context) Verdict
+	dispatcher *Dispatcher // records why the call fails
+}
+
+// full reports whether one more call would be refused. Only the loop's thread starts calls, so there it stays false.
+func (p *pool) full() bool { return len(p.places) >= p.most }
+
+// start runs f for a call. It is used on the loop's thread only.
+func (p *pool) start(d *Dispatcher, c Call, f func(context.Context) Verdict) {
+	if p.full() {
 		answer(p.listener, 0, c.id, Errno(unix.EAGAIN))
 		return
 	}
-	go p.run(c, f)
+	p.places <- struct{}{}
+	p.answers.Add(1)
+	go deferred{p, c, f, d}.run()
 }
 
-func (p *pool) run(c Call, f func(context.Context) Verdict) {
-	ctx, cancel := context.WithTimeout(context.Background(), deferredTime)
+func (d deferred) run() {
+	defer d.answers.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), d.time)
 	defer cancel()
 	verdict := make(chan Verdict, 1)
 	go func() {
-		defer p.leave()
-		verdict <- p.protected(ctx, f)
+		v := d.verdict(ctx)
+		<-d.places
+		verdict <- v
 	}()
-	check := time.NewTicker(checkCallers)
+	check := time.NewTicker(d.check)
 	defer check.Stop()
 	for {
 		select {
 		case v := <-verdict:
 			if v.kind == verdictResume {
-				p.resume(c, v.then)
+				d.resume(d.call, v.then)
 			} else {
-				answer(p.listener, 0, c.id, v)
+				answer(d.listener, 0, d.call.id, v)
 			}
 			return
 		case <-ctx.Done():
-			answer(p.listener, 0, c.id, Errno(unix.EIO))
+			answer(d.listener, 0, d.call.id, Errno(unix.EIO))
 			drop(verdict)
 			return
 		case <-check.C:
-			if p.isClosed() || !p.listener.Valid(c.id) {
-				cancel()
+			if !d.listener.Valid(d.call.id) {
 				drop(verdict)
 				return
 			}
+		case <-d.closed:
+			drop(verdict)
+			return
 		}
 	}
 }
 
-// protected runs f on a thread of its own, which ends with it. Whatever goes wrong refuses the call: nobody else would
+// verdict runs f on a thread of its own, which ends with it. Whatever goes wrong refuses the call: nobody else would
 // answer it.
-func (p *pool) protected(ctx context.Context, f func(context.Context) Verdict) (v Verdict) {
+func (d deferred) verdict(ctx context.Context) (v Verdict) {
 	runtime.LockOSThread() // never unlocked
-	if err := p.confine(); err != nil {
+	if err := d.confine(); err != nil {
+		d.refuse("confine a deferred call's thread: " + err.Error())
 		return Errno(unix.EPERM)
 	}
 	defer func() {
-		if recover() != nil || v.kind == verdictNext || v.kind == verdictDefer || v.kind == verdictKill {
+		if r := recover(); r != nil {
+			d.refuse(fmt.Sprintf("internal error: %v", r))
 			v = Errno(unix.EPERM)
 		}
 	}()
-	return f(ctx)
+	v = d.f(ctx)
+	switch {
+	case v.kind == verdictNext, v.kind == verdictDefer, v.kind == verdictKill, v.raced(d.call.memoryRead):
+		d.refuse("a deferred call cannot be answered with: " + v.String())
+		return Errno(unix.EPERM)
+	}
+	return v
 }
+
+func (d deferred) refuse(reason string) { d.dispatcher.refuse(&d.call, reason) }
 
 // drop releases a descriptor that comes too late.
 func drop(verdict <-chan Verdict) {
@@ -105,28 +138,8 @@ func drop(verdict <-chan Verdict) {
 	}()
 }
 
-func (p *pool) leave() {
-	p.mu.Lock()
-	p.active--
-	p.mu.Unlock()
-}
-
-// full reports whether one more call would be refused. Only the loop's thread starts calls, so there it stays true.
-func (p *pool) full() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.active >= maxDeferred || p.closed
-}
-
-func (p *pool) isClosed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.closed
-}
-
-// close lets no further call in; those that run are dropped within checkCallers.
+// close ends the contexts of all calls. When it returns nobody uses the listener any more.
 func (p *pool) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
+	close(p.closed)
+	p.answers.Wait()
 }

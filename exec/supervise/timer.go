@@ -26,13 +26,18 @@ func NewTimer(l *Loop, expired func()) (*Timer, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &Timer{fd}, nil
+	t := &Timer{fd}
+	l.AtEnd(func() {
+		t.fd = -1
+		_ = unix.Close(fd)
+	})
+	return t, nil
 }
 
 // Set has the function called once, after d.
 func (t *Timer) Set(d time.Duration) {
 	d = max(d, 1) // 0 would disarm it
-	// It cannot fail: the descriptor is a timer and the time is none that the kernel refuses.
+	// It fails only when the loop has ended: the descriptor is a timer and the time is none that the kernel refuses.
 	_ = unix.TimerfdSettime(t.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
 }
 

@@ -71,7 +71,7 @@ func Kill() Verdict { return Verdict{kind: verdictKill} }
 
 // Defer leaves the loop: f runs on a goroutine of its own and its verdict answers the call. It is for what may block.
 // f must not touch the handler's state, the call or the caller's memory (no other thread may read that), and should
-// return when its context ends: a minute after the call, or when the caller is gone. It must not return Next or Defer.
+// return when its context ends: a minute after the call, or when the caller is gone. It must not return Next, Defer or Kill.
 // Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
 func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
 
@@ -81,6 +81,11 @@ func (v Verdict) IsContinue() bool { return v.kind == verdictContinue }
 // Resume ends a deferred call's stay outside of the loop without an answer: then runs on the loop's thread with the call,
 // and its verdict answers. It is for results that the caller's memory is to receive. Only f of [Defer] may return it.
 func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResume, then: then} }
+
+// raced reports whether v would continue a call on the strength of memory that another thread may have changed since.
+func (v Verdict) raced(memoryRead bool) bool {
+	return v.kind == verdictContinue && (v.reason == 0 || memoryRead && v.reason != KernelDecides)
+}
 
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
+	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +53,72 @@ var costCommands = []command{
 	{"clone-loop", "N", 1, func(args []string) outcome {
 		return cost(args[0], func() outcome { return cloneOnce(0) })
 	}},
+	{"chmod-loop", "N FILE", 2, func(args []string) outcome {
+		return cost(args[0], func() outcome { return result(unix.Fchmodat(unix.AT_FDCWD, args[1], 0o600, 0)) })
+	}},
+	{"sigaction-loop", "N", 1, func(args []string) outcome {
+		install := sigchldInstaller()
+		return cost(args[0], func() outcome { return result(nilIfZero(install())) })
+	}},
+	{"listen-loop", "N PORT", 2, func(args []string) outcome {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return failedAt("socket", err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return failedAt("reuse", err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: number(args[1])}); err != nil {
+			return failedAt("bind", err)
+		}
+		return cost(args[0], func() outcome { return result(unix.Listen(fd, 1)) })
+	}},
+	{"latency", "THREADS N getppid|sigaction", 3, latency},
+}
+
+// sigchldInstaller returns a function that installs the handler of SIGCHLD that there is, without SA_RESTART.
+func sigchldInstaller() func() unix.Errno {
+	const sigactionBytes, flagsOffset, restart, maskBytes = 32, 8, 0x10000000, 8
+	action := make([]byte, sigactionBytes)
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), 0, address(action), maskBytes, 0, 0)
+	flags := binary.NativeEndian.Uint64(action[flagsOffset:]) &^ restart
+	return func() unix.Errno {
+		binary.NativeEndian.PutUint64(action[flagsOffset:], flags)
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), address(action), 0, maskBytes, 0, 0)
+		return errno
+	}
+}
+
+// latency has threads make a call at the same time, N times each, and prints the median, the 99th percentile and the
+// longest of all, in nanoseconds.
+func latency(args []string) outcome {
+	threads, n := number(args[0]), number(args[1])
+	runtime.GOMAXPROCS(threads + 1) // each thread may wait in the kernel without keeping another from running
+	all := make([]int64, threads*n)
+	var ready, done sync.WaitGroup
+	ready.Add(threads)
+	for t := range threads {
+		done.Go(func() {
+			runtime.LockOSThread()
+			once := func() unix.Errno {
+				unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+				return 0
+			}
+			if args[2] == "sigaction" {
+				once = sigchldInstaller()
+			}
+			ready.Done()
+			ready.Wait()
+			for i := range n {
+				start := time.Now()
+				once()
+				all[t*n+i] = time.Since(start).Nanoseconds()
+			}
+		})
+	}
+	done.Wait()
+	slices.Sort(all)
+	return value("%d %d %d", all[len(all)/2], all[len(all)*99/100], all[len(all)-1])
 }
 
 func cost(times string, once func() outcome) outcome {

@@ -39,7 +39,7 @@ type outcome string
 var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands,
 	execCommands, handleCommands, socketCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
-	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands,
+	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands,
 }
 
 func main() {
@@ -59,6 +59,18 @@ func run(args []string) int {
 			return 0
 		}
 		args = args[1:]
+	}
+	if args[0] == "after" && len(args) > 2 {
+		awaitFile(args[1])
+		args = args[2:]
+	}
+	// Under a filter of its own that answers the calls which a policy may have notified.
+	if args[0] == "own-filter" && len(args) > 2 {
+		if got := ownFilter(args[1]); got != succeeded {
+			fmt.Println(got)
+			return 0
+		}
+		args = args[2:]
 	}
 	all := slices.Concat(families...)
 	i := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })

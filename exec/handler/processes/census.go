@@ -18,6 +18,7 @@ type Process struct{ PID, PIDFD int }
 // The sum is an upper bound that grows by one with each fork. Only when it reaches the limit does the census look:
 // first which known processes have exited (one poll), then who is new (a walk through /proc).
 type census struct {
+	command   int // pidfd of the first process, which is not the census's to close: the loop waits for it
 	known     []Process
 	admitted  []admission                  // forks admitted since the last walk whose outcome is unknown
 	roots     func() ([]int, error)        // the executor's children that belong to the sandbox
@@ -50,6 +51,7 @@ const (
 
 func newCensus(command Process, roots func() ([]int, error)) *census {
 	return &census{
+		command:   command.PIDFD,
 		known:     []Process{command},
 		roots:     roots,
 		children:  kernel.Children,
@@ -102,13 +104,23 @@ func (s *census) bury() {
 	}
 	kept := s.known[:0]
 	for i, p := range s.known {
-		if s.poll[i].Revents == 0 {
+		switch {
+		case s.poll[i].Revents == 0:
 			kept = append(kept, p)
-		} else {
+		case p.PIDFD != s.command:
 			_ = unix.Close(p.PIDFD)
 		}
 	}
 	s.known = kept
+}
+
+func (s *census) release() {
+	for _, p := range s.known {
+		if p.PIDFD != s.command {
+			_ = unix.Close(p.PIDFD)
+		}
+	}
+	s.known = nil
 }
 
 // walk makes known complete and drops the admissions whose outcome is thereby known. It repeats until no process

@@ -223,3 +223,20 @@ func TestUncountableMeansRefused(t *testing.T) {
 		t.Error("admitted although /proc could not be read")
 	}
 }
+
+// The loop waits for the command by the same descriptor: were it closed here, or its number another file's, the end would
+// never be seen.
+func TestCommandsDescriptorIsNotClosed(t *testing.T) {
+	w, c := newWorld(t)
+	command := c.known[0]
+	w.spawn(11, 1) // adopted: it outlives the command
+	if !c.admit(11, 3) {
+		t.Fatal("refused below the limit")
+	}
+	w.die(root, true)
+	c.bury()
+	if _, err := unix.FcntlInt(uintptr(command.PIDFD), unix.F_GETFD, 0); err != nil || len(c.known) != 0 {
+		t.Errorf("after the command's end: %v, %d known processes; want its pidfd open and it forgotten", err, len(c.known))
+	}
+	_ = unix.Close(command.PIDFD)
+}

@@ -57,6 +57,9 @@ func (h *Handler) Syscalls() []abi.Sysno { return h.calls }
 // Close refuses every further process: the sandbox can only shrink from here. Safe from any goroutine.
 func (h *Handler) Close() { h.closing.Store(true) }
 
+// Release lets go of the processes that were counted, once no call comes any more.
+func (h *Handler) Release() { h.census.release() }
+
 // Handle counts the process that the call is about to create. Flags are register arguments, so continuing is safe.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if c.Nr == h.clone && c.Args[0]&unix.CLONE_THREAD != 0 {
