@@ -1,0 +1,296 @@
+package memory
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+)
+
+// ledger knows an upper bound of what each process is charged: the kernel's last reading and all that was admitted since.
+// As long as the sum of the bounds keeps within the limit a call costs no look at /proc. Only when it would not are the
+// processes read again, and then, if that is not enough, what they share is told apart.
+type ledger struct {
+	limit    uint64
+	sys      system
+	accounts map[*supervise.Process]*account
+	sum      uint64 // of all bounds
+	pool     pool   // anonymous memory that is mapped shared
+	segments segments
+	memfds   memfds
+	flying   []admission
+	// discover opens accounts for the processes that have not called yet.
+	discover func()
+}
+
+// account is one process.
+type account struct {
+	process *supervise.Process
+	bound   uint64
+	// inherited is what a child got by fork and is not charged for unless it differs from its parent's; unique is how much
+	// of it did when last looked at. A process that has called execve since inherits nothing.
+	inherited uint64
+	unique    uint64
+	brk       uint64 // end of the heap after the last admitted brk since the last reading; 0 = unknown
+	brkStart  uint64
+}
+
+// admission is a call that may not have been carried out yet, so that no reading shows it.
+type admission struct {
+	tid   int
+	bytes uint64
+	when  time.Time
+}
+
+// flight is how long a call may take from its admission to its effect.
+const flight = 3 * time.Millisecond
+
+// maxFlying bounds the remembered admissions; programs with more threads in flight are rare.
+const maxFlying = 1024
+
+// system is what the ledger asks the kernel; tests replace it.
+type system struct {
+	statm      func(pid int) (kernel.Statm, error)
+	image      func(pid int) (kernel.Image, error)
+	share      func(pid int) (uint64, error)
+	sameMemory func(pid, other int) bool
+	mappings   func(pid int, f func(kernel.Mapping) bool) error
+	segments   func() ([]segment, error)
+	alive      func(pidfd int) bool
+	now        func() time.Time
+	sleep      func(time.Duration)
+}
+
+func linux() system {
+	return system{
+		statm: kernel.ReadStatm, image: kernel.ReadImage, share: kernel.AnonymousShare, sameMemory: kernel.SameMemory,
+		mappings: kernel.Mappings, segments: readSegments, alive: kernel.Alive, now: time.Now, sleep: time.Sleep,
+	}
+}
+
+func newLedger(limit uint64, s system) *ledger {
+	return &ledger{limit: limit, sys: s, accounts: map[*supervise.Process]*account{}, discover: func() {}}
+}
+
+// account returns the account of a process, which is opened at its first call, before that is carried out: what it has is
+// what it was started with.
+func (l *ledger) account(p *supervise.Process) *account {
+	a := l.accounts[p]
+	if a != nil {
+		return a
+	}
+	a = &account{process: p}
+	l.accounts[p] = a
+	image, err := l.sys.image(p.PID)
+	if err == nil {
+		a.brkStart = image.BrkStart
+	}
+	statm, _ := l.sys.statm(p.PID) // gone: nothing to charge
+	if err == nil && image.Forked {
+		a.inherited = statm.Data
+	} else {
+		l.set(a, max(statm.Data, statm.Anon))
+	}
+	return a
+}
+
+func (l *ledger) set(a *account, bound uint64) {
+	l.sum = l.sum - a.bound + bound
+	a.bound = bound
+}
+
+func (l *ledger) forget(p *supervise.Process) {
+	if a := l.accounts[p]; a != nil {
+		l.set(a, 0)
+		delete(l.accounts, p)
+	}
+}
+
+// total is what is charged at most.
+func (l *ledger) total() uint64 {
+	return plus(plus(l.sum, l.pool.sum), plus(l.segments.total(), l.memfds.used))
+}
+
+func (l *ledger) fits(n uint64) bool { return plus(l.total(), n) <= l.limit }
+
+// admit charges a request, unless it would exceed the limit for certain.
+func (l *ledger) admit(a *account, tid int, r request) bool {
+	l.landed(tid)
+	if !l.fits(r.bytes) && !l.makeRoom(a, &r) {
+		return false
+	}
+	switch {
+	case r.shared:
+		l.pool.add(share{r.bytes, l.sys.now()})
+		if len(l.pool.admitted) > maxShares {
+			l.refine()
+		}
+	case r.sysv:
+		l.segments.admitted = plus(l.segments.admitted, r.bytes)
+		l.segments.creator(a.process.PID)
+	default:
+		l.set(a, a.bound+r.bytes)
+	}
+	if r.brk != 0 {
+		a.brk = r.brk
+	}
+	if len(l.flying) >= maxFlying {
+		l.flying = slices.Delete(l.flying, 0, maxFlying/2)
+	}
+	l.flying = append(l.flying, admission{tid, r.bytes, l.sys.now()})
+	return true
+}
+
+// landed notes that a thread is back: its admitted calls are over.
+func (l *ledger) landed(tid int) {
+	l.flying = slices.DeleteFunc(l.flying, func(f admission) bool { return f.tid == tid })
+}
+
+// inFlight returns what may not show yet, and when the last of it will.
+func (l *ledger) inFlight() (bytes uint64, over time.Time) {
+	now := l.sys.now()
+	l.flying = slices.DeleteFunc(l.flying, func(f admission) bool { return now.Sub(f.when) > flight })
+	for _, f := range l.flying {
+		bytes = plus(bytes, f.bytes)
+		over = f.when.Add(flight)
+	}
+	return bytes, over
+}
+
+// makeRoom lowers the bounds to what the kernel says, by ever more expensive means, until the request fits.
+func (l *ledger) makeRoom(a *account, r *request) bool {
+	for _, look := range []func(){l.measure, func() { l.look(a, r) }, l.refine} {
+		look()
+		if !l.fits(r.bytes) {
+			continue
+		}
+		unseen, over := l.inFlight()
+		if l.fits(plus(r.bytes, unseen)) {
+			return true
+		}
+		// Admitted calls of other threads are under way; the reading may have been too early for them. Wait for them, for
+		// a moment, rather than promise the same memory twice.
+		l.sys.sleep(over.Sub(l.sys.now()))
+		l.measure()
+		l.refine()
+		return l.fits(r.bytes)
+	}
+	return false
+}
+
+// measure reads every process again. It is cheap: one small file each.
+func (l *ledger) measure() {
+	for p, a := range l.accounts {
+		statm, err := l.sys.statm(p.PID)
+		if err != nil || !l.sys.alive(p.PIDFD) {
+			l.forget(p)
+			continue
+		}
+		l.read(a, statm)
+	}
+	l.memfds.sweep()
+}
+
+// read sets an account to a reading.
+func (l *ledger) read(a *account, statm kernel.Statm) {
+	a.brk = 0
+	l.disinherit(a)
+	a.inherited = min(a.inherited, statm.Data)
+	if a.inherited > 0 {
+		l.set(a, max(statm.Data-a.inherited, a.unique))
+		return
+	}
+	// Pages that were written and are read-only now are no longer data, but they are there.
+	l.set(a, max(statm.Data, statm.Anon))
+}
+
+// disinherit notes that a process has called execve: what it has is its own.
+func (l *ledger) disinherit(a *account) {
+	if a.inherited == 0 {
+		return
+	}
+	if image, err := l.sys.image(a.process.PID); err == nil && !image.Forked {
+		a.inherited, a.unique = 0, 0
+	}
+}
+
+// look makes a request exact.
+func (l *ledger) look(a *account, r *request) {
+	if r.exact != nil {
+		pid := a.process.PID
+		if image, err := l.sys.image(pid); err == nil {
+			a.brkStart = image.BrkStart // it may have called execve since
+		}
+		r.bytes = min(r.bytes, r.exact(func(f func(kernel.Mapping) bool) error { return l.sys.mappings(pid, f) }))
+	}
+}
+
+// refine tells apart what processes share: pages since a fork, whole address spaces since vfork, and shared mappings.
+func (l *ledger) refine() {
+	l.discover()
+	spaces := l.spaces()
+	for _, a := range l.accounts {
+		if spaces[a] != a {
+			l.set(a, 0) // charged to the other
+		} else if a.inherited > 0 {
+			l.refineFork(a)
+		}
+	}
+	if !l.pool.empty() {
+		l.pool.look(l.accounts, l.sys)
+	}
+	if len(l.segments.creators) > 0 {
+		l.segments.look(l.sys.segments)
+	}
+}
+
+func (l *ledger) refineFork(a *account) {
+	statm, err := l.sys.statm(a.process.PID)
+	if err != nil {
+		return
+	}
+	a.unique = l.shareOf(a, statm)
+	l.set(a, max(minus(statm.Data, a.inherited), a.unique))
+}
+
+// shareOf is what a process has for itself; where that cannot be seen, everything.
+func (l *ledger) shareOf(a *account, statm kernel.Statm) uint64 {
+	if n, err := l.sys.share(a.process.PID); err == nil {
+		return n
+	}
+	return statm.Anon
+}
+
+// spaces finds processes that use one address space (CLONE_VM): each maps to the one that is charged for it, or to none
+// where that is the executor's own, as the command's is before it is executed. Only what has not called execve since it
+// was created can share.
+func (l *ledger) spaces() map[*account]*account {
+	owners := make(map[*account]*account, len(l.accounts))
+	var copies, all []*account
+	for _, a := range l.accounts {
+		owners[a] = a
+		all = append(all, a)
+		if a.inherited > 0 {
+			copies = append(copies, a)
+		}
+	}
+	for _, c := range copies {
+		if l.sys.sameMemory(c.process.PID, os.Getpid()) {
+			owners[c] = nil
+			continue
+		}
+		for _, a := range all {
+			// Both may be copies: the pid orders them, so that one of the two is charged.
+			if a == c || owners[a] != a || a.inherited > 0 && a.process.PID > c.process.PID {
+				continue
+			}
+			if l.sys.sameMemory(c.process.PID, a.process.PID) {
+				owners[c] = a
+				break
+			}
+		}
+	}
+	return owners
+}

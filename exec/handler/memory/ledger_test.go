@@ -1,0 +1,351 @@
+package memory
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/exec/supervise/supervisetest"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+const mb = 1 << 20
+
+// world is a set of processes whose memory the test decides, and the handler of their limit.
+type world struct {
+	*Handler
+	spaces   map[int]*space
+	threads  map[int]int // thread → process
+	known    map[int]*supervise.Process
+	children map[int][]int
+	clock    time.Time
+	looks    int // at /proc
+	events   []supervise.Event
+	exit     func(*supervise.Process)
+}
+
+// space is what the kernel says of one process.
+type space struct {
+	statm    kernel.Statm
+	forked   bool
+	share    uint64
+	same     int // pid of a process that uses the same address space
+	mappings []kernel.Mapping
+	dead     bool
+}
+
+func newWorld(limit uint64) *world {
+	w := &world{
+		spaces: map[int]*space{}, threads: map[int]int{}, known: map[int]*supervise.Process{}, children: map[int][]int{},
+		clock: time.Unix(1000, 0),
+	}
+	l := newLedger(limit, system{
+		statm: func(pid int) (kernel.Statm, error) {
+			w.looks++
+			s := w.spaces[pid]
+			if s == nil || s.dead {
+				return kernel.Statm{}, unix.ENOENT
+			}
+			return s.statm, nil
+		},
+		image: func(pid int) (kernel.Image, error) {
+			if w.spaces[pid] == nil {
+				return kernel.Image{}, unix.ENOENT
+			}
+			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000}, nil
+		},
+		share: func(pid int) (uint64, error) { return w.spaces[pid].share, nil },
+		sameMemory: func(pid, other int) bool {
+			return w.spaces[pid].same == other || w.spaces[other] != nil && w.spaces[other].same == pid
+		},
+		mappings: func(pid int, f func(kernel.Mapping) bool) error {
+			for _, m := range w.spaces[pid].mappings {
+				if !f(m) {
+					break
+				}
+			}
+			return nil
+		},
+		segments: func() ([]segment, error) { return nil, errors.New("none here") },
+		alive:    func(int) bool { return true },
+		now:      func() time.Time { return w.clock },
+		sleep:    func(d time.Duration) { w.clock = w.clock.Add(d) },
+	})
+	w.Handler = newHandler(Options{
+		Arch: abi.AMD64, Limit: limit, Command: 10, Processes: w, Journal: w,
+		Roots: func() ([]int, error) { return w.children[1], nil },
+		Rule:  supervise.Event{Rule: "limits.memory", Origin: "p.cue:1:1"},
+	}, l)
+	w.Handler.children = func(pid int) ([]int, error) { return w.children[pid], nil }
+	return w
+}
+
+// start adds a process with an amount of data.
+func (w *world) start(pid, parent int, data uint64) *space {
+	s := &space{statm: kernel.Statm{Total: data + mb, Data: data}}
+	w.spaces[pid], w.threads[pid] = s, pid
+	w.known[pid] = &supervise.Process{PID: pid, PIDFD: -1}
+	w.children[parent] = append(w.children[parent], pid)
+	return s
+}
+
+func (w *world) Of(tid int) (*supervise.Process, error)  { return w.known[w.threads[tid]], nil }
+func (w *world) Add(pid int) (*supervise.Process, error) { return w.known[pid], nil }
+func (w *world) OnExit(f func(*supervise.Process))       { w.exit = f }
+func (w *world) Record(e supervise.Event)                { w.events = append(w.events, e) }
+
+func (w *world) call(tid int, name string, args ...uint64) string {
+	nr, _ := abi.SyscallNumber(abi.AMD64, name)
+	var all [6]uint64
+	copy(all[:], args)
+	return w.Handle(supervise.NewCall(tid, nr, all, &supervisetest.Memory{})).String()
+}
+
+const anonymous = unix.MAP_PRIVATE | unix.MAP_ANON
+
+// mmap asks for private memory, and has it if admitted.
+func (w *world) mmap(tid int, n uint64) string {
+	v := w.ask(tid, n)
+	if v != "kill" {
+		w.spaces[w.threads[tid]].statm.Data += n
+	}
+	return v
+}
+
+// ask asks for private memory that never comes.
+func (w *world) ask(tid int, n uint64) string {
+	return w.call(tid, "mmap", 0, n, unix.PROT_WRITE, anonymous, math.MaxUint64)
+}
+
+const goesOn = "continue: decided on registers"
+
+func (w *world) want(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %s, want %s (charged %d MB of %d)", what, got, want, w.ledger.total()/mb, w.Limit/mb)
+	}
+}
+
+func TestOneCapForAll(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 20*mb)
+	w.start(11, 10, 20*mb)
+	w.want(t, "first", w.mmap(10, 20*mb), goesOn)
+	w.want(t, "second", w.mmap(11, 30*mb), goesOn)
+	w.want(t, "too much", w.mmap(10, 20*mb), "kill")
+	if len(w.events) != 1 || w.events[0].Kind != "limit" || w.events[0].Rule != "limits.memory" || w.events[0].PID != 10 {
+		t.Errorf("journal: %+v", w.events)
+	}
+	if n, command := w.Kills(); n != 1 || !command {
+		t.Errorf("%d kills, command %v", n, command)
+	}
+	// The dead owe nothing.
+	w.exit(w.known[10])
+	w.want(t, "after an exit", w.mmap(11, 20*mb), goesOn)
+}
+
+func TestNoLookWhileTheBoundsFit(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, mb)
+	w.want(t, "first", w.mmap(10, 1), goesOn)
+	before := w.looks
+	for range 1000 {
+		w.want(t, "small", w.mmap(10, 4096), goesOn)
+	}
+	if w.looks != before {
+		t.Errorf("%d looks at /proc for calls that fit", w.looks-before)
+	}
+	if n := testing.AllocsPerRun(100, func() { w.ask(10, 4096) }); n > 8 { // the test's own call and text
+		t.Errorf("%v allocations a call", n)
+	}
+}
+
+func TestNothingStaysChargedForEver(t *testing.T) {
+	w := newWorld(100 * mb)
+	s := w.start(10, 1, 10*mb)
+	for range 100 { // each fails in the kernel, or is unmapped again
+		w.want(t, "in vain", w.ask(10, 50*mb), goesOn)
+	}
+	s.statm.Data = 90 * mb
+	w.want(t, "what is there", w.ask(10, 50*mb), "kill")
+}
+
+func TestThreadsShareAnAccount(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 10*mb)
+	w.threads[12], w.threads[13] = 10, 10
+	w.want(t, "one thread", w.mmap(12, 40*mb), goesOn)
+	w.want(t, "another", w.mmap(13, 40*mb), goesOn)
+	w.want(t, "a third", w.mmap(10, 40*mb), "kill")
+}
+
+// A reading that is too early to show another thread's admitted call must not make room for a second one.
+func TestCallsInFlight(t *testing.T) {
+	w := newWorld(100 * mb)
+	s := w.start(10, 1, 10*mb)
+	w.threads[12] = 10
+	w.want(t, "first", w.ask(10, 60*mb), goesOn)
+	w.ledger.sys.sleep = func(d time.Duration) { // meanwhile it is carried out
+		w.clock = w.clock.Add(d)
+		s.statm.Data = 70 * mb
+	}
+	w.want(t, "second", w.ask(12, 60*mb), "kill")
+}
+
+func TestForkIsNotChargedTwice(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 60*mb)
+	w.want(t, "parent", w.mmap(10, mb), goesOn)
+	child := w.start(11, 10, 61*mb)
+	child.forked = true
+	w.want(t, "child", w.mmap(11, 10*mb), goesOn)
+	w.want(t, "child beyond the rest", w.mmap(11, 40*mb), "kill")
+}
+
+func TestExecEndsInheritance(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 60*mb)
+	w.want(t, "parent", w.mmap(10, mb), goesOn)
+	child := w.start(11, 10, 61*mb)
+	child.forked = true
+	w.want(t, "child", w.mmap(11, mb), goesOn)
+	child.forked, child.statm = false, kernel.Statm{Total: mb, Data: 30 * mb}
+	w.check() // from time to time
+	w.want(t, "after execve", w.mmap(11, 20*mb), "kill")
+}
+
+func TestCopiesAreCharged(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 60*mb)
+	w.want(t, "parent", w.mmap(10, mb), goesOn)
+	child := w.start(11, 10, 61*mb)
+	child.forked, child.share = true, 35*mb // written since
+	w.want(t, "child", w.mmap(11, mb), goesOn)
+	w.want(t, "child", w.mmap(11, 3*mb), goesOn)
+	w.want(t, "child", w.mmap(11, 100*mb), "kill")
+}
+
+func TestVforkSharesTheSpace(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 60*mb)
+	w.want(t, "parent", w.mmap(10, mb), goesOn)
+	child := w.start(11, 10, 61*mb)
+	child.forked, child.share, child.same = true, 61*mb, 10
+	child.statm.Anon = 61 * mb
+	w.want(t, "child", w.mmap(11, mb), goesOn)
+	w.spaces[10].statm.Data += mb // it is the same memory
+	w.want(t, "child in the rest", w.mmap(11, 30*mb), goesOn)
+}
+
+func TestFilledAndMadeReadOnly(t *testing.T) {
+	w := newWorld(100 * mb)
+	s := w.start(10, 1, 10*mb)
+	w.want(t, "first", w.mmap(10, mb), goesOn)
+	s.statm.Anon = 90 * mb
+	w.want(t, "more", w.mmap(10, 95*mb), "kill")
+}
+
+func TestSharedMemory(t *testing.T) {
+	shared := func(w *world, n uint64) string {
+		return w.call(10, "mmap", 0, n, unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON, math.MaxUint64)
+	}
+	object := func(ino, n uint64) kernel.Mapping {
+		return kernel.Mapping{Start: 0x10000, End: 0x10000 + n, Writable: true, Shared: true, Anonymous: true, Inode: kernel.Inode{Dev: 1, Ino: ino}}
+	}
+	w := newWorld(100 * mb)
+	s := w.start(10, 1, 10*mb)
+	w.want(t, "first", shared(w, 40*mb), goesOn)
+	s.mappings = []kernel.Mapping{object(1, 4096)} // a page is left, and all of it is still there
+	w.want(t, "second", shared(w, 60*mb), "kill")
+	s.mappings = nil
+	w.clock = w.clock.Add(time.Second)
+	w.want(t, "after the end", shared(w, 60*mb), goesOn)
+	s.mappings = []kernel.Mapping{object(2, 60*mb)}
+	w.want(t, "known", shared(w, 40*mb), "kill")
+	// Whoever maps it keeps it, even if only a child does.
+	child := w.start(11, 10, 10*mb)
+	child.forked, child.mappings = true, s.mappings
+	s.mappings = nil
+	w.clock = w.clock.Add(time.Second)
+	w.want(t, "with a child", shared(w, 40*mb), "kill")
+}
+
+func TestRequests(t *testing.T) {
+	data := func(from, to uint64, writable bool) kernel.Mapping {
+		return kernel.Mapping{Start: from, End: to, Writable: writable}
+	}
+	heap := kernel.Mapping{Start: 0x1000, End: 0x5001000, Writable: true, Heap: true} // 80 MB
+	for _, tc := range []struct {
+		name     string
+		call     string
+		args     []uint64
+		mappings []kernel.Mapping
+		want     string
+	}{
+		{"map", "mmap", []uint64{0, 20 * mb, 2, anonymous}, nil, "kill"},
+		{"map fixed over data", "mmap", []uint64{16 * mb, 20 * mb, 2, anonymous | unix.MAP_FIXED}, []kernel.Mapping{data(16*mb, 36*mb, true)}, goesOn},
+		{"map fixed over a reservation", "mmap", []uint64{16 * mb, 20 * mb, 2, anonymous | unix.MAP_FIXED}, []kernel.Mapping{data(16*mb, 36*mb, false)}, "kill"},
+		{"no replacement", "mmap", []uint64{16 * mb, 20 * mb, 2, anonymous | unix.MAP_FIXED | unix.MAP_FIXED_NOREPLACE}, []kernel.Mapping{data(16*mb, 36*mb, true)}, "kill"},
+		{"half an address space", "mmap", []uint64{0, 1 << 63, 2, anonymous}, nil, goesOn}, // the kernel refuses
+		{"all of it", "mmap", []uint64{0, math.MaxUint64, 2, anonymous}, nil, goesOn},
+		{"much", "mmap", []uint64{0, 1 << 50, 2, anonymous}, nil, "kill"},
+		{"protect data", "mprotect", []uint64{16 * mb, 20 * mb, 2}, []kernel.Mapping{data(16*mb, 36*mb, true)}, goesOn},
+		{"protect a reservation", "mprotect", []uint64{16 * mb, 20 * mb, 2}, []kernel.Mapping{data(mb, 40*mb, false)}, "kill"},
+		{"protect a part", "mprotect", []uint64{16 * mb, 20 * mb, 2}, []kernel.Mapping{data(mb, 17*mb, false), data(17*mb, 40*mb, true)}, goesOn},
+		{"protect with a key", "pkey_mprotect", []uint64{16 * mb, 20 * mb, 2}, []kernel.Mapping{data(mb, 40*mb, false)}, "kill"},
+		{"heap by a little", "brk", []uint64{0x5001000 + mb}, []kernel.Mapping{heap}, goesOn},
+		{"heap by much", "brk", []uint64{0x5001000 + 20*mb}, []kernel.Mapping{heap}, "kill"},
+		{"smaller heap", "brk", []uint64{0x2000}, []kernel.Mapping{heap}, goesOn},
+		{"heap of another image", "brk", []uint64{0x500}, []kernel.Mapping{heap}, goesOn},
+		{"grow", "mremap", []uint64{mb, mb, 21 * mb}, []kernel.Mapping{data(mb, 2*mb, true)}, "kill"},
+		{"grow a reservation", "mremap", []uint64{mb, mb, 21 * mb}, []kernel.Mapping{data(mb, 2*mb, false)}, goesOn},
+		{"shrink", "mremap", []uint64{mb, 20 * mb, mb}, []kernel.Mapping{data(mb, 2*mb, true)}, goesOn},
+		{"keep and move", "mremap", []uint64{mb, 20 * mb, 20 * mb, unix.MREMAP_MAYMOVE | unix.MREMAP_DONTUNMAP}, []kernel.Mapping{data(mb, 21*mb, true)}, "kill"},
+		{"shadow stack", "map_shadow_stack", []uint64{0, 20 * mb, 0}, nil, "kill"},
+		{"new segment", "shmget", []uint64{unix.IPC_PRIVATE, 20 * mb, 0}, nil, "kill"},
+		{"old segment", "shmget", []uint64{7, 20 * mb, 0}, nil, goesOn},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(100 * mb)
+			s := w.start(10, 1, 90*mb)
+			s.mappings = tc.mappings
+			w.want(t, tc.call, w.call(10, tc.call, tc.args...), tc.want)
+		})
+	}
+}
+
+func TestUse(t *testing.T) {
+	w := newWorld(100 * mb)
+	parent := w.start(10, 1, 60*mb)
+	parent.statm.Anon, parent.share = 60*mb, 40*mb
+	child := w.start(11, 10, 60*mb)
+	child.forked, child.share = true, 40*mb
+	child.statm.Anon = 60 * mb
+	if used := w.check(); used != 80*mb || len(w.events) > 0 {
+		t.Errorf("%d MB used, want 80, pages that are shared once; %v", used/mb, w.events)
+	}
+	child.share = 61 * mb // it wrote to all of its copy
+	if used := w.check(); used != 101*mb {
+		t.Errorf("%d MB used, want 101", used/mb)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0", 1: "1", 1000: "1000", 1024: "1K", 64 * mb: "64M", 1536 * mb: "1536M", 4 << 30: "4G", 63<<20 + 1: "63M", 10<<30 + 5: "10G",
+	} {
+		if got := Size(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
+func FuzzParseSegments(f *testing.F) {
+	f.Add([]byte("       key      shmid perms                  size  cpid\n 0 1 600 4096 77 5\n"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseSegments(b) })
+}
