@@ -50,10 +50,8 @@ var gaps = []gap{
 
 	{"http", httpSection, ""},
 
-	scalar("limits.memory", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Memory }),
 	scalar("limits.cpu", func(p *policy.Policy) policy.Val[int] { return p.Limits.CPU }),
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
-	scalar("limits.num_cpus", func(p *policy.Policy) policy.Val[uint32] { return p.Limits.NumCPUs }),
 
 	scalar("determinism.random_seed", func(p *policy.Policy) policy.Val[uint64] { return p.Determinism.RandomSeed }),
 	{"determinism.time_start", timeStart, ""},

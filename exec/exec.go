@@ -45,8 +45,13 @@ type Result struct {
 	Signal   int // signal that ended the command, 0 if none
 	TimedOut bool
 	Duration time.Duration
-	Killed   int      // descendants that were still alive when the command ended
-	Denied   []Denial // what Explain observed, in order of first occurrence
+	// Limit says which limit processes were killed for, as in "limits.memory (64M)"; "" if none were. The command itself
+	// was one of them if Signal is SIGKILL and LimitedCommand is set.
+	Limit          string
+	LimitedCommand bool
+	LimitKills     int      // processes that were killed for Limit
+	Killed         int      // descendants that were still alive when the command ended
+	Denied         []Denial // what Explain observed, in order of first occurrence
 }
 
 // Denial is one thing that the policy refused, with the policy line that comes closest to allowing it.

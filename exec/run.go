@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/exec/supervise"
@@ -234,6 +235,10 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 		return Result{}, s.startFailure(failure)
 	}
 	result.Denied = handlers.denied()
+	if n, command := handlers.memory(); n > 0 {
+		result.Limit = "limits.memory (" + memory.Size(s.program.Limits.Memory) + ")"
+		result.LimitKills, result.LimitedCommand = n, command
+	}
 	s.options.Audit.Write(exitLine(result))
 	if err := errors.Join(serveErr, life.failure()); err != nil {
 		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}

@@ -6,6 +6,8 @@ import (
 	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/handler/explain"
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
+	"github.com/sandlock-go/sandlock/exec/handler/machine"
+	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
 	"github.com/sandlock-go/sandlock/exec/handler/restart"
@@ -22,6 +24,8 @@ type wired struct {
 	list        []supervise.Handler
 	refuseForks func()
 	denied      func() []Denial
+	// memory tells how many processes were killed for limits.memory, and whether the command was one of them.
+	memory func() (killed int, command bool)
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
@@ -30,10 +34,12 @@ type wired struct {
 //	explain    first: it only watches, or answers what the filter would have refused without asking
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
+//	memory     mmap, brk and the other calls that ask for memory
+//	machine    sched_getaffinity, sysinfo
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
-	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
+	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }, memory: func() (int, bool) { return 0, false }}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
@@ -60,6 +66,22 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
+	}
+	charged := func() (uint64, int) { return 0, 1 }
+	limits := &s.program.Limits
+	if limits.Memory > 0 {
+		h, err := memory.New(memory.Options{
+			Arch: s.arch, Limit: limits.Memory, Command: child.PID, Processes: supervise.NewIndex(loop), Roots: f.members,
+			Watch: loop.Watch, Journal: j, Rule: supervise.Event{Rule: "limits.memory", Origin: where(s.program, limits.MemoryOrigin)},
+		})
+		if err != nil {
+			return w, err
+		}
+		w.list = append(w.list, h)
+		w.memory, charged = h.Kills, h.Charged
+	}
+	if limits.Memory > 0 || limits.CPUCount > 0 {
+		w.list = append(w.list, machine.New(s.arch, limits.CPUCount, limits.Memory, charged))
 	}
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, s.grants, j))

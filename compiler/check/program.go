@@ -27,6 +27,8 @@ func checkSupervisor(c *checker) {
 		why    string
 	}{
 		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
+		{c.Limits.Memory.Set, c.Limits.Memory.Origin, "it grants memory"},
+		{c.Limits.NumCPUs.Set, c.Limits.NumCPUs.Origin, "it answers for the machine"},
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}

@@ -11,6 +11,7 @@ import (
 
 var limitsFields = []string{
 	"limits.processes", "limits.open_files", "limits.time", "limits.cpu_cores", "limits.gpu_devices",
+	"limits.memory", "limits.num_cpus",
 }
 
 // Limits lowers bounds on resources. Without a supervisor nobody counts processes, so the default does not apply.
@@ -24,6 +25,8 @@ func Limits(u *Unit) {
 	if src.Time.Set {
 		l.TimeMS, l.TimeOrigin = uint64(src.Time.V.Milliseconds()), u.ref(src.Time.Origin)
 	}
+	memory(u)
+	cpuCount(u)
 	cpuCores(u)
 	gpu(u)
 }

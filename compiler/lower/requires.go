@@ -52,6 +52,8 @@ func landlockFields(u *Unit) []string {
 // notifyingCalls are the calls by which each feature shows whether it is notified.
 var notifyingCalls = []struct{ field, call string }{
 	{"filesystem.write", "fchmodat"},
+	{"limits.memory", "mmap"},
+	{"limits.num_cpus", "sched_getaffinity"},
 	{"limits.processes", "clone"},
 	{"network.allow_bind", "listen"},
 }

@@ -39,7 +39,7 @@ type outcome string
 var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands,
 	execCommands, handleCommands, socketCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
-	costCommands,
+	costCommands, memoryCommands,
 }
 
 func main() {
