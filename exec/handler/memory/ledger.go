@@ -35,6 +35,7 @@ type account struct {
 	unique    uint64
 	brk       uint64 // end of the heap after the last admitted brk since the last reading; 0 = unknown
 	brkStart  uint64
+	dying     bool // it was killed, and is not charged for what it is about to give back
 }
 
 // admission is a call that may not have been carried out yet, so that no reading shows it.
@@ -101,6 +102,14 @@ func (l *ledger) set(a *account, bound uint64) {
 	a.bound = bound
 }
 
+// condemn stops charging a process that has been killed: what it asked for last, and all that it has, comes free.
+func (l *ledger) condemn(p *supervise.Process) {
+	if a := l.accounts[p]; a != nil {
+		l.set(a, 0)
+		a.dying = true
+	}
+}
+
 func (l *ledger) forget(p *supervise.Process) {
 	if a := l.accounts[p]; a != nil {
 		l.set(a, 0)
@@ -118,7 +127,7 @@ func (l *ledger) fits(n uint64) bool { return plus(l.total(), n) <= l.limit }
 // admit charges a request, unless it would exceed the limit for certain.
 func (l *ledger) admit(a *account, tid int, r request) bool {
 	l.landed(tid)
-	if !l.fits(r.bytes) && !l.makeRoom(a, &r) {
+	if r.bytes > 0 && !l.fits(r.bytes) && !l.makeRoom(a, &r) {
 		return false
 	}
 	switch {
@@ -127,14 +136,14 @@ func (l *ledger) admit(a *account, tid int, r request) bool {
 		if len(l.pool.admitted) > maxShares {
 			l.refine()
 		}
-	case r.sysv:
+	case r.kind == kindShmget && r.bytes > 0:
 		l.segments.admitted = plus(l.segments.admitted, r.bytes)
 		l.segments.creator(a.process.PID)
 	default:
 		l.set(a, a.bound+r.bytes)
 	}
-	if r.brk != 0 {
-		a.brk = r.brk
+	if r.kind == kindBrk {
+		a.brk = r.addr
 	}
 	if len(l.flying) >= maxFlying {
 		l.flying = slices.Delete(l.flying, 0, maxFlying/2)
@@ -161,9 +170,9 @@ func (l *ledger) inFlight() (bytes uint64, over time.Time) {
 
 // makeRoom lowers the bounds to what the kernel says, by ever more expensive means, until the request fits.
 func (l *ledger) makeRoom(a *account, r *request) bool {
-	for _, look := range []func(){l.measure, func() { l.look(a, r) }, l.refine} {
-		look()
-		if !l.fits(r.bytes) {
+	looks := [...]func(){l.measure, func() { l.look(a, r) }, l.refine}
+	for _, look := range looks {
+		if look(); !l.fits(r.bytes) {
 			continue
 		}
 		unseen, over := l.inFlight()
@@ -173,8 +182,9 @@ func (l *ledger) makeRoom(a *account, r *request) bool {
 		// Admitted calls of other threads are under way; the reading may have been too early for them. Wait for them, for
 		// a moment, rather than promise the same memory twice.
 		l.sys.sleep(over.Sub(l.sys.now()))
-		l.measure()
-		l.refine()
+		for _, look := range looks {
+			look()
+		}
 		return l.fits(r.bytes)
 	}
 	return false
@@ -195,6 +205,9 @@ func (l *ledger) measure() {
 
 // read sets an account to a reading.
 func (l *ledger) read(a *account, statm kernel.Statm) {
+	if a.dying {
+		return
+	}
 	a.brk = 0
 	l.disinherit(a)
 	a.inherited = min(a.inherited, statm.Data)
@@ -218,13 +231,11 @@ func (l *ledger) disinherit(a *account) {
 
 // look makes a request exact.
 func (l *ledger) look(a *account, r *request) {
-	if r.exact != nil {
-		pid := a.process.PID
-		if image, err := l.sys.image(pid); err == nil {
-			a.brkStart = image.BrkStart // it may have called execve since
-		}
-		r.bytes = min(r.bytes, r.exact(func(f func(kernel.Mapping) bool) error { return l.sys.mappings(pid, f) }))
+	pid := a.process.PID
+	if image, err := l.sys.image(pid); err == nil {
+		a.brkStart = image.BrkStart // it may have called execve since
 	}
+	r.bytes = min(r.bytes, r.exact(a, func(f func(kernel.Mapping) bool) error { return l.sys.mappings(pid, f) }))
 }
 
 // refine tells apart what processes share: pages since a fork, whole address spaces since vfork, and shared mappings.
@@ -234,7 +245,7 @@ func (l *ledger) refine() {
 	for _, a := range l.accounts {
 		if spaces[a] != a {
 			l.set(a, 0) // charged to the other
-		} else if a.inherited > 0 {
+		} else if a.inherited > 0 && !a.dying {
 			l.refineFork(a)
 		}
 	}

@@ -127,6 +127,7 @@ func (h *Handler) overLimit(c *supervise.Call, p *supervise.Process, r request) 
 
 func (h *Handler) record(p *supervise.Process, call, reason string) {
 	h.victims[p] = 0
+	h.ledger.condemn(p)
 	h.kills++
 	h.command = h.command || p.PID == h.Command
 	e := h.Rule

@@ -42,13 +42,11 @@ const neverFits = 1 << 56
 
 // request is what one call asks for, as far as its registers tell: never less than what it will cost.
 type request struct {
+	kind   kind
 	bytes  uint64
 	shared bool   // anonymous memory that several processes may come to map
-	sysv   bool   // a System V segment
-	brk    uint64 // where the heap will end
-	// exact looks at the caller's mappings and returns what the call will cost more precisely. It is asked only when bytes
-	// do not fit.
-	exact func(mappings) uint64
+	addr   uint64 // of a range whose mappings tell what it costs exactly; with kindBrk, where the heap will end
+	size   uint64 // of that range
 }
 
 // mappings lists the caller's mappings until f returns false.
@@ -80,105 +78,48 @@ func minus(a, b uint64) uint64 {
 
 // request reads the registers.
 func (k kind) request(c *supervise.Call, a *account) request {
+	r := request{kind: k}
 	switch k {
 	case kindMap:
-		return mapRequest(c)
+		r.mmap(c)
 	case kindProtect:
-		addr, n := c.Args[0], pages(c.Args[1])
-		return request{bytes: n, exact: func(list mappings) uint64 {
-			return overlap(list, addr, n, func(m kernel.Mapping) bool { return !m.Shared && !m.Writable })
-		}}
+		r.addr, r.size = c.Args[0], pages(c.Args[1])
+		r.bytes = r.size
 	case kindBrk:
-		return brkRequest(c.Args[0], a)
+		// Where the heap ends is known from the last call, or it is taken to be empty.
+		known := a.brkStart
+		if a.brk != 0 {
+			known = a.brk
+		}
+		r.addr, r.bytes = c.Args[0], pages(minus(c.Args[0], known))
 	case kindRemap:
-		return remapRequest(c.Args[0], pages(c.Args[1]), pages(c.Args[2]), c.Args[3])
-	case kindShadow:
-		return request{bytes: pages(c.Args[1])}
+		before, after := pages(c.Args[1]), pages(c.Args[2])
+		r.addr, r.size = c.Args[0], before
+		r.bytes = minus(after, before)
+		if c.Args[3]&unix.MREMAP_DONTUNMAP != 0 {
+			r.bytes = after // it is there twice
+		}
 	case kindShmget:
-		if c.Arg32(2)&unix.IPC_CREAT == 0 && int32(c.Arg32(0)) != unix.IPC_PRIVATE {
-			return request{}
+		if c.Arg32(2)&unix.IPC_CREAT != 0 || c.Arg32(0) == unix.IPC_PRIVATE {
+			r.bytes = pages(c.Args[1])
 		}
-		return request{bytes: pages(c.Args[1]), sysv: true}
-	}
-	return request{bytes: neverFits - 1} // no other kind is wired
-}
-
-func mapRequest(c *supervise.Call) request {
-	const mapType = 0xf
-	addr, n, flags := c.Args[0], pages(c.Args[1]), c.Args[3]
-	r := request{bytes: n, shared: flags&mapType == unix.MAP_SHARED || flags&mapType == unix.MAP_SHARED_VALIDATE}
-	if r.shared && flags&unix.MAP_ANONYMOUS == 0 && !isZero(c.TID, int(c.Arg32(4))) {
-		return request{} // a file: its pages are the file system's, or a memfd's, which are counted as they are written
-	}
-	if flags&unix.MAP_FIXED != 0 && flags&unix.MAP_FIXED_NOREPLACE == 0 && !r.shared {
-		r.exact = func(list mappings) uint64 {
-			return minus(n, overlap(list, addr, n, charged))
-		}
+	case kindShadow:
+		r.bytes = pages(c.Args[1])
 	}
 	return r
 }
 
-// brkRequest: the heap grows up to the new end. Where it ends now is known from the last call, or it is taken to be empty.
-func brkRequest(end uint64, a *account) request {
-	known := a.brkStart
-	if a.brk != 0 {
-		known = a.brk
+func (r *request) mmap(c *supervise.Call) {
+	const mapType = 0xf
+	flags := c.Args[3]
+	r.bytes = pages(c.Args[1])
+	r.shared = flags&mapType == unix.MAP_SHARED || flags&mapType == unix.MAP_SHARED_VALIDATE
+	switch {
+	case r.shared && flags&unix.MAP_ANONYMOUS == 0 && !isZero(c.TID, int(c.Arg32(4))):
+		r.bytes = 0 // a file: its pages are the file system's, or a memfd's, which are counted as they are written
+	case !r.shared && flags&unix.MAP_FIXED != 0 && flags&unix.MAP_FIXED_NOREPLACE == 0:
+		r.addr, r.size = c.Args[0], r.bytes // it replaces what is there
 	}
-	return request{bytes: pages(minus(end, known)), brk: end, exact: func(list mappings) uint64 {
-		last := uint64(0)
-		err := list(func(m kernel.Mapping) bool {
-			if m.Heap {
-				last = m.End
-			}
-			return last == 0 || m.Heap
-		})
-		if err != nil || last == 0 {
-			last = a.brkStart // of this image: the ledger has just read it again
-		}
-		if last == 0 {
-			return 0 // the kernel does not show it; what it grants is read the next time
-		}
-		return pages(minus(end, last))
-	}}
-}
-
-// remapRequest: the mapping grows, or is there twice.
-func remapRequest(addr, before, after, flags uint64) request {
-	more := minus(after, before)
-	if flags&unix.MREMAP_DONTUNMAP != 0 {
-		more = after
-	}
-	return request{bytes: more, exact: func(list mappings) uint64 {
-		found := false
-		_ = list(func(m kernel.Mapping) bool {
-			if addr >= m.Start && addr < m.End {
-				found = charged(m) || m.Anonymous
-			}
-			return m.End <= addr
-		})
-		if !found {
-			return 0
-		}
-		return more
-	}}
-}
-
-// charged tells whether a mapping is one that the kernel counts as data.
-func charged(m kernel.Mapping) bool { return m.Writable && !m.Shared }
-
-// overlap sums what of a range lies in mappings of a kind. Where they cannot be read it is the whole.
-func overlap(list mappings, addr, n uint64, of func(kernel.Mapping) bool) uint64 {
-	end, sum := plus(addr, n), uint64(0)
-	err := list(func(m kernel.Mapping) bool {
-		if from, to := max(m.Start, addr), min(m.End, end); from < to && of(m) {
-			sum += to - from
-		}
-		return m.Start < end
-	})
-	if err != nil {
-		return n
-	}
-	return sum
 }
 
 // isZero tells whether a descriptor is /dev/zero: to map that shared is to ask for anonymous memory. What cannot be
@@ -191,4 +132,58 @@ func isZero(tid, fd int) bool {
 	defer unix.Close(own)
 	var st unix.Stat_t
 	return unix.Fstat(own, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 5)
+}
+
+// exact returns what the call will cost, given the caller's mappings. It is asked only when bytes do not fit.
+func (r *request) exact(a *account, list mappings) uint64 {
+	switch {
+	case r.kind == kindBrk:
+		return pages(minus(r.addr, heapEnd(a, list, r.addr)))
+	case r.kind == kindProtect:
+		return overlap(list, r.addr, r.size, func(m kernel.Mapping) bool { return !m.Shared && !m.Writable }, r.size)
+	case r.kind == kindRemap:
+		if costs := overlap(list, r.addr, 1, func(m kernel.Mapping) bool { return charged(m) || m.Anonymous }, 1); costs == 0 {
+			return 0
+		}
+	case r.kind == kindMap && r.size > 0:
+		return minus(r.bytes, overlap(list, r.addr, r.size, charged, 0))
+	}
+	return r.bytes
+}
+
+// heapEnd is where the heap ends now. Where neither it nor its start is shown, it is taken to be as large as asked for:
+// what the kernel grants is read the next time.
+func heapEnd(a *account, list mappings, wanted uint64) uint64 {
+	end := uint64(0)
+	err := list(func(m kernel.Mapping) bool {
+		if m.Heap {
+			end = m.End
+		}
+		return end == 0 || m.Heap
+	})
+	switch {
+	case err == nil && end != 0:
+		return end
+	case a.brkStart != 0:
+		return a.brkStart
+	}
+	return wanted
+}
+
+// charged tells whether a mapping is one that the kernel counts as data.
+func charged(m kernel.Mapping) bool { return m.Writable && !m.Shared }
+
+// overlap sums what of a range lies in mappings of a kind; where they cannot be read it is unknown.
+func overlap(list mappings, addr, n uint64, of func(kernel.Mapping) bool, unknown uint64) uint64 {
+	end, sum := plus(addr, n), uint64(0)
+	err := list(func(m kernel.Mapping) bool {
+		if from, to := max(m.Start, addr), min(m.End, end); from < to && of(m) {
+			sum += to - from
+		}
+		return m.Start < end
+	})
+	if err != nil {
+		return unknown
+	}
+	return sum
 }

@@ -56,7 +56,7 @@ func (h *Handler) check() uint64 {
 		statms[a] = statm
 		used = plus(used, statm.Anon)
 		l.disinherit(a)
-		if a.inherited == 0 && max(statm.Data, statm.Anon) > a.bound {
+		if a.inherited == 0 && !a.dying && max(statm.Data, statm.Anon) > a.bound {
 			l.set(a, max(statm.Data, statm.Anon)) // stacks grow and programs are executed without being asked about
 		}
 	}
