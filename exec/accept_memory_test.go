@@ -160,6 +160,30 @@ func Test_escape_34_memory(t *testing.T) {
 	})
 }
 
+const segmentsScript = `
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(5):
+    shm = libc.shmget(0, 40 << 20, 0o1600)
+    if shm < 0:
+        raise OSError(ctypes.get_errno(), "shmget")
+    libc.shmat(shm, None, 0)
+    libc.shmctl(shm, 0, None)  # it goes with the process
+print("all")`
+
+func Test_escape_34_system_v_segments(t *testing.T) {
+	py := python(t)
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		lifted := `syscalls: extra_allow: ["sysv_ipc"]`
+		limited := memory("128M")
+		limited.More += "\n" + lifted
+		wantMemoryKill(t, b.Run(b.Policy(b.Base(limited)), py, "-c", segmentsScript), "128M")
+		wantRun(t, b.Run(b.Policy(b.Base(exectest.Grants{More: lifted})), py, "-c", segmentsScript), 0, "all")
+	})
+}
+
 // A large program can start small ones, by whatever kind of fork.
 func Test_memory_of_a_parent_is_not_charged_to_its_children(t *testing.T) {
 	py := python(t)

@@ -41,15 +41,13 @@ type Options struct {
 
 // Result is how a run ended.
 type Result struct {
-	Code     int // what sandlock-exec exits with
-	Signal   int // signal that ended the command, 0 if none
-	TimedOut bool
-	Duration time.Duration
-	// Limit says which limit processes were killed for, as in "limits.memory (64M)"; "" if none were. The command itself
-	// was one of them if Signal is SIGKILL and LimitedCommand is set.
-	Limit          string
-	LimitedCommand bool
-	LimitKills     int      // processes that were killed for Limit
+	Code           int // what sandlock-exec exits with
+	Signal         int // signal that ended the command, 0 if none
+	TimedOut       bool
+	Duration       time.Duration
+	Limit          string   // the limit that processes were killed for, as in "limits.memory (64M)"; "" if none were
+	LimitKills     int      // how many
+	LimitedCommand bool     // the command itself was one of them
 	Killed         int      // descendants that were still alive when the command ended
 	Denied         []Denial // what Explain observed, in order of first occurrence
 }

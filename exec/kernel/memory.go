@@ -3,6 +3,7 @@ package kernel
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -142,11 +143,20 @@ func parseImage(b []byte) (Image, error) {
 	return Image{Forked: flags&forkedNoExec != 0, BrkStart: start}, nil
 }
 
-// SameMemory reports whether two processes use one address space, as after vfork (kcmp(2), KCMP_VM).
-func SameMemory(pid, other int) bool {
+// CompareMemory orders processes by their address spaces; 0 means that two use the same, as after vfork (kcmp(2),
+// KCMP_VM). Those that cannot be looked at are ordered by their pids.
+func CompareMemory(pid, other int) int {
 	const kcmpVM = 1
 	r, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(other), kcmpVM, 0, 0, 0)
-	return e == 0 && r == 0
+	switch {
+	case e == 0 && r == 0:
+		return 0
+	case e == 0 && r == 1:
+		return -1
+	case e == 0 && r == 2:
+		return 1
+	}
+	return cmp.Compare(pid, other)
 }
 
 // Mapping is one line of /proc/<pid>/maps.

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"time"
@@ -53,20 +54,20 @@ const maxFlying = 1024
 
 // system is what the ledger asks the kernel; tests replace it.
 type system struct {
-	statm      func(pid int) (kernel.Statm, error)
-	image      func(pid int) (kernel.Image, error)
-	share      func(pid int) (uint64, error)
-	sameMemory func(pid, other int) bool
-	mappings   func(pid int, f func(kernel.Mapping) bool) error
-	segments   func() ([]segment, error)
-	alive      func(pidfd int) bool
-	now        func() time.Time
-	sleep      func(time.Duration)
+	statm         func(pid int) (kernel.Statm, error)
+	image         func(pid int) (kernel.Image, error)
+	share         func(pid int) (uint64, error)
+	compareMemory func(pid, other int) int
+	mappings      func(pid int, f func(kernel.Mapping) bool) error
+	segments      func() ([]segment, error)
+	alive         func(pidfd int) bool
+	now           func() time.Time
+	sleep         func(time.Duration)
 }
 
 func linux() system {
 	return system{
-		statm: kernel.ReadStatm, image: kernel.ReadImage, share: kernel.AnonymousShare, sameMemory: kernel.SameMemory,
+		statm: kernel.ReadStatm, image: kernel.ReadImage, share: kernel.AnonymousShare, compareMemory: kernel.CompareMemory,
 		mappings: kernel.Mappings, segments: readSegments, alive: kernel.Alive, now: time.Now, sleep: time.Sleep,
 	}
 }
@@ -279,28 +280,26 @@ func (l *ledger) shareOf(a *account, statm kernel.Statm) uint64 {
 // was created can share.
 func (l *ledger) spaces() map[*account]*account {
 	owners := make(map[*account]*account, len(l.accounts))
-	var copies, all []*account
+	sorted := make([]*account, 0, len(l.accounts))
+	copies := false
 	for _, a := range l.accounts {
 		owners[a] = a
-		all = append(all, a)
-		if a.inherited > 0 {
-			copies = append(copies, a)
-		}
+		sorted = append(sorted, a)
+		copies = copies || a.inherited > 0
 	}
-	for _, c := range copies {
-		if l.sys.sameMemory(c.process.PID, os.Getpid()) {
-			owners[c] = nil
-			continue
-		}
-		for _, a := range all {
-			// Both may be copies: the pid orders them, so that one of the two is charged.
-			if a == c || owners[a] != a || a.inherited > 0 && a.process.PID > c.process.PID {
-				continue
-			}
-			if l.sys.sameMemory(c.process.PID, a.process.PID) {
-				owners[c] = a
-				break
-			}
+	if !copies {
+		return owners
+	}
+	// Those that share come to stand side by side, and first of them the one whose own the space is.
+	slices.SortFunc(sorted, func(a, b *account) int {
+		return cmp.Or(l.sys.compareMemory(a.process.PID, b.process.PID), cmp.Compare(a.inherited, b.inherited), cmp.Compare(a.process.PID, b.process.PID))
+	})
+	for i, a := range sorted {
+		switch {
+		case a.inherited > 0 && l.sys.compareMemory(a.process.PID, os.Getpid()) == 0:
+			owners[a] = nil
+		case i > 0 && l.sys.compareMemory(sorted[i-1].process.PID, a.process.PID) == 0:
+			owners[a] = owners[sorted[i-1]]
 		}
 	}
 	return owners

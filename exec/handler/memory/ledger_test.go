@@ -1,8 +1,10 @@
 package memory
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,8 +62,14 @@ func newWorld(limit uint64) *world {
 			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000}, nil
 		},
 		share: func(pid int) (uint64, error) { return w.spaces[pid].share, nil },
-		sameMemory: func(pid, other int) bool {
-			return w.spaces[pid].same == other || w.spaces[other] != nil && w.spaces[other].same == pid
+		compareMemory: func(pid, other int) int {
+			if s := w.spaces[pid]; s.same != 0 {
+				pid = s.same
+			}
+			if s := w.spaces[other]; s != nil && s.same != 0 {
+				other = s.same
+			}
+			return cmp.Compare(pid, other)
 		},
 		mappings: func(pid int, f func(kernel.Mapping) bool) error {
 			for _, m := range w.spaces[pid].mappings {
@@ -279,6 +287,40 @@ func TestSharedMemory(t *testing.T) {
 	s.mappings = nil
 	w.clock = w.clock.Add(time.Second)
 	w.want(t, "with a child", shared(w, 40*mb), "kill")
+}
+
+func TestSegments(t *testing.T) {
+	w := newWorld(100 * mb)
+	w.start(10, 1, 10*mb)
+	var there []segment
+	w.ledger.sys.segments = func() ([]segment, error) { return there, nil }
+	get := func(n uint64) string { return w.call(10, "shmget", unix.IPC_PRIVATE, n, 0o600) }
+	w.want(t, "first", get(40*mb), goesOn)
+	there = []segment{{40 * mb, 10}, {900 * mb, 77}} // one of them is somebody else's
+	w.want(t, "second", get(40*mb), goesOn)
+	there = there[1:]
+	w.want(t, "after removal", get(60*mb), goesOn)
+	there = append(there, segment{60 * mb, 10})
+	w.want(t, "third", get(40*mb), "kill")
+}
+
+func TestParseSegments(t *testing.T) {
+	const head = "       key      shmid perms                  size  cpid  lpid nattch\n"
+	for text, want := range map[string][]segment{
+		"":   nil,
+		head: nil,
+		head + "         0          0   600                  4096 16525     0      0\n": {{4096, 16525}},
+	} {
+		got, err := parseSegments([]byte(text))
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{head + "1 2 3\n", head + "0 0 600 x 1\n", head + "0 0 600 1 x\n"} {
+		if _, err := parseSegments([]byte(text)); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
 }
 
 func TestRequests(t *testing.T) {
