@@ -110,10 +110,11 @@ func kilobytes(b []byte, key string) (uint64, error) {
 	return 0, fmt.Errorf("no line %s", key)
 }
 
-// Image tells how a process came by its address space.
+// Image tells how a process came by its address space, and who uses it.
 type Image struct {
 	Forked   bool   // it is a copy of the parent's: no execve since the fork
 	BrkStart uint64 // where its heap begins; 0 where this process may not look
+	Threads  uint64
 }
 
 // forkedNoExec is PF_FORKNOEXEC (linux/sched.h).
@@ -136,11 +137,12 @@ func parseImage(b []byte) (Image, error) {
 		return Image{}, errors.New("malformed stat line")
 	}
 	flags, err1 := strconv.ParseUint(string(fields[6]), 10, 64)
-	start, err2 := strconv.ParseUint(string(fields[44]), 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
+	threads, err2 := strconv.ParseUint(string(fields[17]), 10, 32)
+	start, err3 := strconv.ParseUint(string(fields[44]), 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return Image{}, fmt.Errorf("malformed stat line: %w", err)
 	}
-	return Image{Forked: flags&forkedNoExec != 0, BrkStart: start}, nil
+	return Image{Forked: flags&forkedNoExec != 0, BrkStart: start, Threads: threads}, nil
 }
 
 // CompareMemory orders processes by their address spaces; 0 means that two use the same, as after vfork (kcmp(2),

@@ -27,11 +27,11 @@ var memoryCommands = []command{
 	{"mem-partial", "MB COUNT [zero]", 2, memPartial},
 	{"mem-churn", "MB COUNT [shared]", 2, memChurn},
 	{"mem-failing", "MB COUNT", 2, memFailing},
-	{"mem-memfd", "MB COUNT [hide|unlock|close]", 2, memMemfd},
+	{"mem-memfd", "MB COUNT keep|hide|unlock|close [SECONDS]", 3, memMemfd},
 	{"mem-threads", "MB COUNT", 2, memThreads},
 	{"mem-children", "MB COUNT", 2, memChildren},
-	{"mem-copies", "MB COUNT", 2, memCopies},
-	{"mem-forks", "MB COUNT", 2, memForks},
+	{"mem-copies", "MB COUNT SECONDS", 3, memCopies},
+	{"mem-forks", "MB COUNT SECONDS", 3, memForks},
 	{"mem-leaderless", "MB", 1, memLeaderless},
 	{"mem-sysinfo", "", 0, memSysinfo},
 }
@@ -210,13 +210,10 @@ func memFailing(args []string) outcome {
 	return result(err)
 }
 
-// memMemfd writes files in memory, and keeps, hides or closes them.
+// memMemfd writes files in memory, and keeps, hides or closes them, for so many seconds at the end.
 func memMemfd(args []string) outcome {
 	block := make([]byte, 1<<20)
-	how := ""
-	if len(args) > 2 {
-		how = args[2]
-	}
+	how := args[2]
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return failedAt("socketpair", err)
@@ -242,13 +239,17 @@ func memMemfd(args []string) outcome {
 		if how == "hide" || how == "close" {
 			unix.Close(fd)
 		}
-		// Longer than the next look at a sandbox of this size is away.
-		time.Sleep(150 * time.Millisecond)
-		if how == "unlock" {
-			if _, err := unix.Write(fd, block); err != nil {
-				return failedAt("write", err)
+		if how == "unlock" { // until somebody looks
+			for range 100 {
+				if _, err := unix.Pwrite(fd, block, 0); err != nil {
+					return failedAt("write", err)
+				}
+				time.Sleep(20 * time.Millisecond)
 			}
 		}
+	}
+	if len(args) > 3 {
+		time.Sleep(time.Duration(number(args[3])) * time.Second)
 	}
 	return succeeded
 }
@@ -287,22 +288,19 @@ func memChildren(args []string) outcome {
 	return killedOf(pids)
 }
 
+// killedOf waits for children. The first that was killed decides, and the others need not go on.
 func killedOf(pids []int) outcome {
-	killed := 0
-	for _, pid := range pids {
+	for range pids {
 		var ws unix.WaitStatus
-		unix.Wait4(pid, &ws, 0, nil)
+		unix.Wait4(-1, &ws, 0, nil)
 		if ws.Signaled() && ws.Signal() == unix.SIGKILL {
-			killed++
+			for _, pid := range pids {
+				unix.Kill(pid, unix.SIGKILL)
+			}
+			return "value killed=some"
 		}
 	}
-	switch killed {
-	case 0:
-		return "value killed=none"
-	case len(pids):
-		return "value killed=all"
-	}
-	return "value killed=some"
+	return "value killed=none"
 }
 
 // memCopies fills memory and forks children that write to it, with no system call that tells.
@@ -324,7 +322,7 @@ func forkHolders(args []string, write bool) outcome {
 		if !write {
 			size = 0
 		}
-		pid, e := forkHolder(p, size)
+		pid, e := forkHolder(p, size, &unix.Timespec{Sec: int64(number(args[2]))})
 		if e != 0 {
 			return failedAt("fork", e)
 		}
@@ -333,12 +331,11 @@ func forkHolders(args []string, write bool) outcome {
 	return killedOf(pids)
 }
 
-// forkHolder forks a child that writes to memory and keeps it for a second. The child makes raw calls only.
+// forkHolder forks a child that writes to memory and keeps it for a while. The child makes raw calls only.
 //
 //go:norace
 //go:nosplit
-func forkHolder(p, n uintptr) (int, syscall.Errno) {
-	pause := unix.Timespec{Sec: 1}
+func forkHolder(p, n uintptr, pause *unix.Timespec) (int, syscall.Errno) {
 	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if e != 0 || pid != 0 {
 		return int(pid), e
@@ -346,7 +343,7 @@ func forkHolder(p, n uintptr) (int, syscall.Errno) {
 	for i := uintptr(0); i < n; i += 4096 {
 		*(*byte)(unsafe.Add(unsafe.Pointer(nil), p+i)) = 2
 	}
-	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(pause)), 0, 0)
 	for {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}

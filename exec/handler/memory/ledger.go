@@ -93,9 +93,27 @@ func (l *ledger) account(p *supervise.Process) *account {
 	if err == nil && image.Forked {
 		a.inherited = statm.Data
 	} else {
-		l.set(a, max(statm.Data, statm.Anon))
+		l.set(a, l.charge(p.PID, statm))
 	}
 	return a
+}
+
+// threadStack is what libraries promise each thread unless told otherwise (RLIMIT_STACK). Threads use a few pages of it.
+const threadStack = 8 << 20
+
+// charge is what a process is charged for by a reading: its data, and what is there in any case. (Pages that were written
+// and are read-only now are no longer data.) Of what it has not used yet the stacks of its threads are forgiven, or a
+// hundred idle threads would take as much as a large heap; what they come to use is seen as such.
+func (l *ledger) charge(pid int, statm kernel.Statm) uint64 {
+	unused := minus(statm.Data, statm.Anon)
+	if unused < threadStack {
+		return max(statm.Data, statm.Anon)
+	}
+	image, err := l.sys.image(pid)
+	if err != nil || image.Threads < 2 {
+		return statm.Data
+	}
+	return statm.Data - min((image.Threads-1)*threadStack, unused)
 }
 
 func (l *ledger) set(a *account, bound uint64) {
@@ -213,11 +231,10 @@ func (l *ledger) read(a *account, statm kernel.Statm) {
 	l.disinherit(a)
 	a.inherited = min(a.inherited, statm.Data)
 	if a.inherited > 0 {
-		l.set(a, max(statm.Data-a.inherited, a.unique))
+		l.set(a, max(minus(l.charge(a.process.PID, statm), a.inherited), a.unique))
 		return
 	}
-	// Pages that were written and are read-only now are no longer data, but they are there.
-	l.set(a, max(statm.Data, statm.Anon))
+	l.set(a, l.charge(a.process.PID, statm))
 }
 
 // disinherit notes that a process has called execve: what it has is its own.
@@ -264,7 +281,7 @@ func (l *ledger) refineFork(a *account) {
 		return
 	}
 	a.unique = l.shareOf(a, statm)
-	l.set(a, max(minus(statm.Data, a.inherited), a.unique))
+	l.set(a, max(minus(l.charge(a.process.PID, statm), a.inherited), a.unique))
 }
 
 // shareOf is what a process has for itself; where that cannot be seen, everything.

@@ -36,6 +36,7 @@ type space struct {
 	statm    kernel.Statm
 	forked   bool
 	share    uint64
+	threads  uint64
 	same     int // pid of a process that uses the same address space
 	mappings []kernel.Mapping
 	dead     bool
@@ -59,7 +60,7 @@ func newWorld(limit uint64) *world {
 			if w.spaces[pid] == nil {
 				return kernel.Image{}, unix.ENOENT
 			}
-			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000}, nil
+			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000, Threads: w.spaces[pid].threads}, nil
 		},
 		share: func(pid int) (uint64, error) { return w.spaces[pid].share, nil },
 		compareMemory: func(pid, other int) int {
@@ -252,6 +253,17 @@ func TestVforkSharesTheSpace(t *testing.T) {
 	w.want(t, "child", w.mmap(11, mb), goesOn)
 	w.spaces[10].statm.Data += mb // it is the same memory
 	w.want(t, "child in the rest", w.mmap(11, 30*mb), goesOn)
+}
+
+func TestUnusedStacksAreForgiven(t *testing.T) {
+	w := newWorld(100 * mb)
+	s := w.start(10, 1, 10*mb)
+	for range 50 {
+		w.want(t, "stack", w.mmap(10, 8*mb), goesOn)
+		s.threads++
+	}
+	s.statm.Anon = 95 * mb
+	w.want(t, "once they are used", w.mmap(10, 30*mb), "kill")
 }
 
 func TestFilledAndMadeReadOnly(t *testing.T) {

@@ -16,7 +16,8 @@ const (
 	firstLook = 50 * time.Millisecond
 	soonest   = 10 * time.Millisecond
 	latest    = 250 * time.Millisecond
-	share20   = 20
+	slowest   = time.Second // also if looking takes long
+	breather  = 20          // times what a look took of the processor
 	// growth is how many bytes a sandbox may write in a millisecond.
 	growth = 4 << 20
 	// dying is how many looks a killed process is waited for before another is killed.
@@ -29,10 +30,17 @@ func (h *Handler) tick() {
 	if _, err := unix.Read(h.timer, expirations[:]); err != nil {
 		return
 	}
-	started := time.Now()
+	before := processorTime()
 	used := h.check()
-	pause := time.Duration(minus(h.Limit, used)/growth) * time.Millisecond
-	h.rearm(max(min(max(pause, soonest), latest), share20*time.Since(started)))
+	pause := time.Duration(min(minus(h.Limit, used)/growth, 1000)) * time.Millisecond
+	h.rearm(max(min(max(pause, soonest), latest), min(breather*(processorTime()-before), slowest)))
+}
+
+// processorTime is what this thread has had. Time during which others ran is not held against the next look.
+func processorTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // cannot fail
+	return time.Duration(t.Nano())
 }
 
 func (h *Handler) rearm(d time.Duration) {
@@ -57,7 +65,8 @@ func (h *Handler) check() uint64 {
 		used = plus(used, statm.Anon)
 		l.disinherit(a)
 		if a.inherited == 0 && !a.dying && max(statm.Data, statm.Anon) > a.bound {
-			l.set(a, max(statm.Data, statm.Anon)) // stacks grow and programs are executed without being asked about
+			// Stacks grow, and programs are executed, without being asked about.
+			l.set(a, max(l.charge(p.PID, statm), a.bound))
 		}
 	}
 	if used <= h.Limit {
