@@ -115,6 +115,7 @@ type Image struct {
 	Forked   bool   // it is a copy of the parent's: no execve since the fork
 	BrkStart uint64 // where its heap begins; 0 where this process may not look
 	Threads  uint64
+	Faults   uint64 // page faults of all its threads
 }
 
 // forkedNoExec is PF_FORKNOEXEC (linux/sched.h).
@@ -139,10 +140,12 @@ func parseImage(b []byte) (Image, error) {
 	flags, err1 := strconv.ParseUint(string(fields[6]), 10, 64)
 	threads, err2 := strconv.ParseUint(string(fields[17]), 10, 32)
 	start, err3 := strconv.ParseUint(string(fields[44]), 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	minor, err4 := strconv.ParseUint(string(fields[7]), 10, 64)
+	major, err5 := strconv.ParseUint(string(fields[9]), 10, 64)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return Image{}, fmt.Errorf("malformed stat line: %w", err)
 	}
-	return Image{Forked: flags&forkedNoExec != 0, BrkStart: start, Threads: threads}, nil
+	return Image{Forked: flags&forkedNoExec != 0, BrkStart: start, Threads: threads, Faults: minor + major}, nil
 }
 
 // CompareMemory orders processes by their address spaces; 0 means that two use the same, as after vfork (kcmp(2),

@@ -35,9 +35,9 @@ func TestParseImage(t *testing.T) {
 		want        Image
 		ok          bool
 	}{
-		{"(python3)", "4194368", Image{Forked: true, BrkStart: 578826240, Threads: 1}, true},
-		{"(python3)", "4194304", Image{BrkStart: 578826240, Threads: 1}, true},
-		{"(a) S 1 2 3 ) )", "4194304", Image{BrkStart: 578826240, Threads: 1}, true},
+		{"(python3)", "4194368", Image{Forked: true, BrkStart: 578826240, Threads: 1, Faults: 67}, true},
+		{"(python3)", "4194304", Image{BrkStart: 578826240, Threads: 1, Faults: 67}, true},
+		{"(a) S 1 2 3 ) )", "4194304", Image{BrkStart: 578826240, Threads: 1, Faults: 67}, true},
 		{"(a)", "x", Image{}, false},
 		{"a", "1", Image{}, false},
 	} {

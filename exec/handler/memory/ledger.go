@@ -36,6 +36,7 @@ type account struct {
 	unique    uint64
 	brk       uint64 // end of the heap after the last admitted brk since the last reading; 0 = unknown
 	brkStart  uint64
+	seen      mark
 	dying     bool // it was killed, and is not charged for what it is about to give back
 }
 

@@ -27,6 +27,7 @@ type world struct {
 	children map[int][]int
 	clock    time.Time
 	looks    int // at /proc
+	close    int // at page tables
 	events   []supervise.Event
 	exit     func(*supervise.Process)
 }
@@ -37,6 +38,7 @@ type space struct {
 	forked   bool
 	share    uint64
 	threads  uint64
+	faults   uint64
 	same     int // pid of a process that uses the same address space
 	mappings []kernel.Mapping
 	dead     bool
@@ -60,9 +62,9 @@ func newWorld(limit uint64) *world {
 			if w.spaces[pid] == nil {
 				return kernel.Image{}, unix.ENOENT
 			}
-			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000, Threads: w.spaces[pid].threads}, nil
+			return kernel.Image{Forked: w.spaces[pid].forked, BrkStart: 0x1000, Threads: w.spaces[pid].threads, Faults: w.spaces[pid].faults}, nil
 		},
-		share: func(pid int) (uint64, error) { return w.spaces[pid].share, nil },
+		share: func(pid int) (uint64, error) { w.close++; return w.spaces[pid].share, nil },
 		compareMemory: func(pid, other int) int {
 			if s := w.spaces[pid]; s.same != 0 {
 				pid = s.same
@@ -386,13 +388,27 @@ func TestUse(t *testing.T) {
 	child := w.start(11, 10, 60*mb)
 	child.forked, child.share = true, 40*mb
 	child.statm.Anon = 60 * mb
-	if used := w.check(); used != 80*mb || len(w.events) > 0 {
-		t.Errorf("%d MB used, want 80, pages that are shared once; %v", used/mb, w.events)
+	want := func(what string, used uint64, closely bool) {
+		t.Helper()
+		w.close = 0
+		if got := w.check(); got != used*mb || (w.close > 0) != closely {
+			t.Errorf("%s: %d MB used, %d looks at page tables; want %d, %v", what, got/mb, w.close, used, closely)
+		}
 	}
-	child.share = 61 * mb // it wrote to all of its copy
-	if used := w.check(); used != 101*mb {
-		t.Errorf("%d MB used, want 101", used/mb)
-	}
+	want("pages that are shared count once", 80, true)
+	want("nothing has changed", 80, false)
+	child.share, child.faults = 50*mb, 10*mb/pageSize
+	want("copies are seen as page faults", 90, false)
+	child.share, child.faults = 61*mb, 21*mb/pageSize
+	want("too much", 101, true)
+	child.share = 30 * mb
+	w.clock = w.clock.Add(time.Minute)
+	want("after a while", 70, true)
+	parent.statm.Anon += 10 * mb
+	want("new pages are seen in their number", 80, false)
+	w.exit(w.known[10])
+	w.children[1], parent.dead = []int{11}, true
+	want("one is left", 60, false)
 }
 
 func TestSize(t *testing.T) {

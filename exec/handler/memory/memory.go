@@ -19,6 +19,7 @@ package memory
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,8 +56,11 @@ type Handler struct {
 	timer    int
 	children func(pid int) ([]int, error) // tests replace it
 	victims  map[*supervise.Process]int   // killed ones that are still there, and for how many looks
-	kills    int
-	command  bool // among them
+	// When use was looked at closely for the last time, what it was, and how much of it belonged to no process.
+	when            time.Time
+	closely, shared uint64
+	kills           int
+	command         bool // among them
 }
 
 // New makes the handler and starts its timer.

@@ -1,7 +1,9 @@
 package memory
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,18 +12,18 @@ import (
 	"github.com/sandlock-go/sandlock/exec/supervise"
 )
 
-// How often use is looked at: the sooner, the less is missing to the limit, but never so often that looking takes more
-// than a twentieth of a processor.
+// How often use is looked at: the sooner, the less is missing to the limit.
 const (
 	firstLook = 50 * time.Millisecond
 	soonest   = 10 * time.Millisecond
 	latest    = 250 * time.Millisecond
-	slowest   = time.Second // also if looking takes long
-	breather  = 20          // times what a look took of the processor
+	breather  = 4 // times what a look took of the processor
+	// slowest is how long to make do with what page faults say.
+	slowest = time.Second
 	// growth is how many bytes a sandbox may write in a millisecond.
 	growth = 4 << 20
-	// dying is how many looks a killed process is waited for before another is killed.
-	dying = 20
+	// patience is for how many looks the memory of a killed process counts as given back.
+	patience = 50
 )
 
 // tick is called when the timer fires.
@@ -33,7 +35,7 @@ func (h *Handler) tick() {
 	before := processorTime()
 	used := h.check()
 	pause := time.Duration(min(minus(h.Limit, used)/growth, 1000)) * time.Millisecond
-	h.rearm(max(min(max(pause, soonest), latest), min(breather*(processorTime()-before), slowest)))
+	h.rearm(max(min(max(pause, soonest), latest), min(breather*(processorTime()-before), latest)))
 }
 
 // processorTime is what this thread has had. Time during which others ran is not held against the next look.
@@ -47,21 +49,35 @@ func (h *Handler) rearm(d time.Duration) {
 	_ = unix.TimerfdSettime(h.timer, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
 }
 
-// check looks at what the sandbox uses and, if that is more than the limit, kills the process that uses most. It
-// returns what is used.
+// mark is what a process had when it was last looked at closely.
+type mark struct {
+	taken  bool
+	anon   uint64
+	faults uint64
+}
+
+// look is one process at one look at the sandbox.
+type look struct {
+	*account
+	statm kernel.Statm
+	use   uint64
+}
+
+// check looks at what the sandbox uses and, if that is more than the limit, kills the largest processes until it is not.
+// It returns what is used, at most.
 func (h *Handler) check() uint64 {
 	h.discover()
 	l := h.ledger
 	l.memfds.sweep()
 	shared := plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
-	used := shared
-	statms := make(map[*account]kernel.Statm, len(l.accounts))
+	used, grown := shared, plus(h.closely, minus(shared, h.shared))
+	looks := make([]look, 0, len(l.accounts))
 	for p, a := range l.accounts {
 		statm, err := l.sys.statm(p.PID)
 		if err != nil {
 			continue
 		}
-		statms[a] = statm
+		looks = append(looks, look{a, statm, statm.Anon})
 		used = plus(used, statm.Anon)
 		l.disinherit(a)
 		if a.inherited == 0 && !a.dying && max(statm.Data, statm.Anon) > a.bound {
@@ -72,43 +88,78 @@ func (h *Handler) check() uint64 {
 	if used <= h.Limit {
 		return used
 	}
-	// Pages that processes share were counted more than once.
+	// Pages that processes share were counted more than once. To tell them apart is expensive, so it is done only when
+	// enough has changed.
+	for i := range looks {
+		grown = plus(grown, h.growth(&looks[i]))
+	}
+	if grown <= h.Limit && l.sys.now().Sub(h.when) < slowest {
+		return grown
+	}
+	return h.lookClosely(looks)
+}
+
+// growth is how much more of its own a process can have at most since it was looked at closely: new pages are seen in
+// their number, copied ones in the page faults that it took to copy them.
+func (h *Handler) growth(k *look) uint64 {
+	image, err := h.ledger.sys.image(k.process.PID)
+	if err != nil {
+		return 0
+	}
+	if !k.seen.taken && !image.Forked {
+		return k.statm.Anon
+	}
+	more := minus(image.Faults, k.seen.faults) * pageSize
+	if k.seen.taken {
+		more = plus(more, minus(k.statm.Anon, k.seen.anon))
+	}
+	return more
+}
+
+func (h *Handler) lookClosely(looks []look) uint64 {
+	l := h.ledger
 	l.refine()
-	used = plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
 	spaces := l.spaces()
-	var largest *account
-	var most uint64
-	for a, statm := range statms {
-		if spaces[a] != a || l.accounts[a.process] != a {
+	h.shared = plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
+	used := h.shared
+	dying := uint64(0)
+	for i := range looks {
+		k := &looks[i]
+		k.use = 0
+		if image, err := l.sys.image(k.process.PID); err == nil {
+			k.seen = mark{true, k.statm.Anon, image.Faults}
+		}
+		if spaces[k.account] != k.account || l.accounts[k.process] != k.account {
 			continue
 		}
-		n := l.shareOf(a, statm)
-		used = plus(used, n)
-		if _, killed := h.victims[a.process]; !killed && (largest == nil || n > most || n == most && a.process.PID > largest.process.PID) {
-			largest, most = a, n
+		k.use = l.shareOf(k.account, k.statm)
+		used = plus(used, k.use)
+		if k.dying && h.victims[k.process] < patience {
+			h.victims[k.process]++
+			dying = plus(dying, k.use)
 		}
 	}
-	if used > h.Limit && largest != nil && !h.waiting() {
-		h.kill(largest.process, used)
+	h.closely, h.when = used, l.sys.now()
+	slices.SortFunc(looks, func(a, b look) int {
+		return cmp.Or(cmp.Compare(b.use, a.use), cmp.Compare(b.process.PID, a.process.PID))
+	})
+	for _, k := range looks {
+		if minus(used, dying) <= h.Limit {
+			break
+		}
+		if !k.dying && k.use > 0 && h.kill(k.process, used) {
+			dying = plus(dying, k.use)
+		}
 	}
 	return used
 }
 
-// waiting tells whether a killed process is still giving its memory back.
-func (h *Handler) waiting() bool {
-	waiting := false
-	for p := range h.victims {
-		h.victims[p]++
-		waiting = waiting || h.victims[p] <= dying
-	}
-	return waiting
-}
-
-func (h *Handler) kill(p *supervise.Process, used uint64) {
+func (h *Handler) kill(p *supervise.Process, used uint64) bool {
 	if unix.PidfdSendSignal(p.PIDFD, unix.SIGKILL, nil, 0) != nil {
-		return // it is gone
+		return false // it is gone
 	}
 	h.record(p, "", fmt.Sprintf("%s are in use, more than limits.memory (%s): the largest process is killed", Size(used), Size(h.Limit)))
+	return true
 }
 
 // discover opens an account for each process of the sandbox that has not called yet.
