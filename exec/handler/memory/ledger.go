@@ -213,12 +213,11 @@ func (l *ledger) makeRoom(a *account, r *request) bool {
 // measure reads every process again. It is cheap: one small file each.
 func (l *ledger) measure() {
 	for p, a := range l.accounts {
-		statm, err := l.sys.statm(p.PID)
-		if err != nil || !l.sys.alive(p.PIDFD) {
+		if !l.sys.alive(p.PIDFD) {
 			l.forget(p)
-			continue
+		} else if statm, err := l.sys.statm(p.PID); err == nil {
+			l.read(a, statm)
 		}
-		l.read(a, statm)
 	}
 	l.memfds.sweep()
 }

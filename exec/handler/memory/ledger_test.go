@@ -425,3 +425,15 @@ func FuzzParseSegments(f *testing.F) {
 	f.Add([]byte("       key      shmid perms                  size  cpid\n 0 1 600 4096 77 5\n"))
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseSegments(b) })
 }
+
+// A call that fits: what the handler itself adds to the kernel's notification.
+func BenchmarkAdmit(b *testing.B) {
+	w := newWorld(1 << 62)
+	w.start(10, 1, mb)
+	nr, _ := abi.SyscallNumber(abi.AMD64, "mmap")
+	c := supervise.NewCall(10, nr, [6]uint64{0, 1, unix.PROT_WRITE, anonymous, math.MaxUint64}, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Handle(c)
+	}
+}
