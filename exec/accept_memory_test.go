@@ -206,8 +206,18 @@ for _ in range(3):
         time.sleep(0.5)
         os._exit(0)
     print(os.waitpid(pid, 0)[1])
+pids = []
+for _ in range(6):
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(1)
+        small = [bytes(1000) for _ in range(10000)]
+        os._exit(0)
+    pids.append(pid)
+more = bytearray(100 << 20)
+print([os.waitpid(pid, 0)[1] for pid in pids])
 print(len(data) >> 20)`
-		wantRun(t, b.Run(b.Policy(b.Base(memory("512M"))), py, "-c", script), 0, "vfork\nfork\n0\n0\n0\n300")
+		wantRun(t, b.Run(b.Policy(b.Base(memory("512M"))), py, "-c", script), 0, "vfork\nfork\n0\n0\n0\n[0, 0, 0, 0, 0, 0]\n300")
 	})
 }
 

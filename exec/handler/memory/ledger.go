@@ -213,6 +213,7 @@ func (l *ledger) makeRoom(a *account, r *request) bool {
 // measure reads every process again. It is cheap: one small file each.
 func (l *ledger) measure() {
 	for p, a := range l.accounts {
+		l.disinherit(a) // first: else the reading may be of what it had before its execve
 		if !l.sys.alive(p.PIDFD) {
 			l.forget(p)
 		} else if statm, err := l.sys.statm(p.PID); err == nil {
@@ -228,7 +229,6 @@ func (l *ledger) read(a *account, statm kernel.Statm) {
 		return
 	}
 	a.brk = 0
-	l.disinherit(a)
 	a.inherited = min(a.inherited, statm.Data)
 	if a.inherited > 0 {
 		l.set(a, max(minus(l.charge(a.process.PID, statm), a.inherited), a.unique))
@@ -260,11 +260,17 @@ func (l *ledger) look(a *account, r *request) {
 func (l *ledger) refine() {
 	l.discover()
 	spaces := l.spaces()
+	copies := false
 	for _, a := range l.accounts {
-		if spaces[a] != a {
+		copies = copies || a.inherited > 0
+	}
+	for _, a := range l.accounts {
+		switch {
+		case a.dying:
+		case spaces[a] != a:
 			l.set(a, 0) // charged to the other
-		} else if a.inherited > 0 && !a.dying {
-			l.refineFork(a)
+		case copies:
+			l.refineAccount(a)
 		}
 	}
 	if !l.pool.empty() {
@@ -275,20 +281,27 @@ func (l *ledger) refine() {
 	}
 }
 
-func (l *ledger) refineFork(a *account) {
+// refineAccount charges pages that parent and child share in part to each of them.
+func (l *ledger) refineAccount(a *account) {
 	statm, err := l.sys.statm(a.process.PID)
 	if err != nil {
 		return
 	}
-	a.unique = l.shareOf(a, statm)
-	l.set(a, max(minus(l.charge(a.process.PID, statm), a.inherited), a.unique))
+	share, charge := l.shareOf(a), l.charge(a.process.PID, statm)
+	if a.inherited > 0 {
+		a.unique = share
+		l.set(a, max(minus(charge, a.inherited), share))
+		return
+	}
+	l.set(a, charge-min(charge, minus(statm.Anon, share)))
 }
 
-// shareOf is what a process has for itself; where that cannot be seen, everything.
-func (l *ledger) shareOf(a *account, statm kernel.Statm) uint64 {
+// shareOf is what a process has for itself; where that cannot be seen, everything, and nothing if it is ending.
+func (l *ledger) shareOf(a *account) uint64 {
 	if n, err := l.sys.share(a.process.PID); err == nil {
 		return n
 	}
+	statm, _ := l.sys.statm(a.process.PID)
 	return statm.Anon
 }
 

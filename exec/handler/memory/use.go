@@ -73,13 +73,13 @@ func (h *Handler) check() uint64 {
 	used, grown := shared, plus(h.closely, minus(shared, h.shared))
 	looks := make([]look, 0, len(l.accounts))
 	for p, a := range l.accounts {
+		l.disinherit(a)
 		statm, err := l.sys.statm(p.PID)
 		if err != nil {
 			continue
 		}
 		looks = append(looks, look{a, statm, statm.Anon})
 		used = plus(used, statm.Anon)
-		l.disinherit(a)
 		if a.inherited == 0 && !a.dying && max(statm.Data, statm.Anon) > a.bound {
 			// Stacks grow, and programs are executed, without being asked about.
 			l.set(a, max(l.charge(p.PID, statm), a.bound))
@@ -117,29 +117,12 @@ func (h *Handler) growth(k *look) uint64 {
 }
 
 func (h *Handler) lookClosely(looks []look) uint64 {
-	l := h.ledger
-	l.refine()
-	spaces := l.spaces()
-	h.shared = plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
-	used := h.shared
-	dying := uint64(0)
-	for i := range looks {
-		k := &looks[i]
-		k.use = 0
-		if image, err := l.sys.image(k.process.PID); err == nil {
-			k.seen = mark{true, k.statm.Anon, image.Faults}
-		}
-		if spaces[k.account] != k.account || l.accounts[k.process] != k.account {
-			continue
-		}
-		k.use = l.shareOf(k.account, k.statm)
-		used = plus(used, k.use)
-		if k.dying && h.victims[k.process] < patience {
-			h.victims[k.process]++
-			dying = plus(dying, k.use)
-		}
+	used, dying := h.tellApart(looks)
+	if minus(used, dying) > h.Limit {
+		// What ended meanwhile was counted with its parent and by itself, so one look is not enough to kill for.
+		used, dying = h.tellApart(looks)
 	}
-	h.closely, h.when = used, l.sys.now()
+	h.closely, h.when = used, h.ledger.sys.now()
 	slices.SortFunc(looks, func(a, b look) int {
 		return cmp.Or(cmp.Compare(b.use, a.use), cmp.Compare(b.process.PID, a.process.PID))
 	})
@@ -152,6 +135,32 @@ func (h *Handler) lookClosely(looks []look) uint64 {
 		}
 	}
 	return used
+}
+
+// tellApart measures what each process has for itself. It returns the sum, and how much of it is about to be free.
+func (h *Handler) tellApart(looks []look) (used, dying uint64) {
+	l := h.ledger
+	l.refine()
+	spaces := l.spaces()
+	h.shared = plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
+	used = h.shared
+	for i := range looks {
+		k := &looks[i]
+		k.use = 0
+		if image, err := l.sys.image(k.process.PID); err == nil {
+			k.seen = mark{true, k.statm.Anon, image.Faults}
+		}
+		if spaces[k.account] != k.account || l.accounts[k.process] != k.account {
+			continue
+		}
+		k.use = l.shareOf(k.account)
+		used = plus(used, k.use)
+		if k.dying && h.victims[k.process] < patience {
+			h.victims[k.process]++
+			dying = plus(dying, k.use)
+		}
+	}
+	return used, dying
 }
 
 func (h *Handler) kill(p *supervise.Process, used uint64) bool {
