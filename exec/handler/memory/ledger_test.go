@@ -245,6 +245,22 @@ func TestCopiesAreCharged(t *testing.T) {
 	w.want(t, "child", w.mmap(11, 100*mb), "kill")
 }
 
+// Three children share 60 MB with their parent: it is there once, and charged once.
+func TestManyChildrenShare(t *testing.T) {
+	w := newWorld(100 * mb)
+	parent := w.start(10, 1, 60*mb)
+	parent.statm.Anon, parent.share = 60*mb, 15*mb
+	w.want(t, "parent", w.mmap(10, mb), goesOn)
+	for pid := 11; pid < 14; pid++ {
+		child := w.start(pid, 10, 61*mb)
+		child.forked, child.share = true, 15*mb
+		child.statm.Anon = 60 * mb
+		w.want(t, "child", w.mmap(pid, mb), goesOn)
+	}
+	w.want(t, "parent in the rest", w.mmap(10, 35*mb), goesOn)
+	w.want(t, "parent beyond", w.mmap(10, 10*mb), "kill")
+}
+
 func TestVforkSharesTheSpace(t *testing.T) {
 	w := newWorld(100 * mb)
 	w.start(10, 1, 60*mb)
