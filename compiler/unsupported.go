@@ -50,9 +50,7 @@ var gaps = []gap{
 
 	{"http", httpSection, ""},
 
-	scalar("limits.memory", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Memory }),
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
-	scalar("limits.num_cpus", func(p *policy.Policy) policy.Val[uint32] { return p.Limits.NumCPUs }),
 
 	list("rules", func(p *policy.Policy) policy.List[policy.DynamicRule] { return p.Rules }),
 	{"tests.case.http", httpTests, ""},

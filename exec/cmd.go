@@ -67,7 +67,7 @@ type ExitStatus struct {
 	Signal   unix.Signal   // that ended it, 0 if none
 	Killed   bool          // by SIGKILL
 	TimedOut bool          // limits.time or Timeout ran out
-	Limit    string        // the policy's limit that had it killed, "" if none
+	Limit    string        // the policy's limit that processes were killed for, "" if none were
 	Duration time.Duration // wall clock
 	Detached int           // processes that were still alive when the command ended, and were killed
 	Peak     Peak
@@ -95,7 +95,7 @@ func (e *ExitError) Error() string {
 	switch {
 	case s.TimedOut:
 		return "time limit is over"
-	case s.Limit != "":
+	case s.Limit != "" && s.Killed:
 		return "killed: " + s.Limit
 	case s.Signal != 0:
 		return "signal: " + s.Signal.String()

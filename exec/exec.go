@@ -53,14 +53,16 @@ type Options struct {
 
 // Result is how a run ended.
 type Result struct {
-	Code     int // what sandlock-exec exits with
-	Signal   int // signal that ended the command, 0 if none
-	TimedOut bool
-	Duration time.Duration
-	Killed   int    // descendants that were still alive when the command ended
-	Limit    string // the policy's limit that had the command killed, "" if none
-	Peak     Peak
-	Denied   []Denial // what Explain observed, in order of first occurrence
+	Code           int // what sandlock-exec exits with
+	Signal         int // signal that ended the command, 0 if none
+	TimedOut       bool
+	Duration       time.Duration
+	Limit          string // the limit that processes were killed for, as in "limits.memory (64M)"; "" if none were
+	LimitKills     int    // how many
+	LimitedCommand bool   // the command itself was one of them
+	Killed         int    // descendants that were still alive when the command ended
+	Peak           Peak
+	Denied         []Denial // what Explain observed, in order of first occurrence
 }
 
 // Denial is one thing that the policy refused, with the policy line that comes closest to allowing it.

@@ -24,6 +24,8 @@ type wired struct {
 	stops       *stops
 	refuseForks func()
 	denied      func() []Denial
+	// limited tells how many processes were killed for limits.memory, and whether the command was one of them.
+	limited func() (killed int, command bool)
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
@@ -33,6 +35,8 @@ type wired struct {
 //	throttle   the fork family: it only notes that the tree is about to grow
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
+//	memory     mmap, brk and the other calls that ask for memory
+//	machine    sched_getaffinity, sysinfo
 //	clock      the time of day, and waits until one
 //	random     getrandom, and opens of the random devices; all other opens are passed on
 //	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready
@@ -40,7 +44,7 @@ type wired struct {
 //	listen     listen
 //	dirs       getdents family
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (w wired, err error) {
-	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
+	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, limited: func() (int, bool) { return 0, false }}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
@@ -70,6 +74,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
+	}
+	if err := s.memory(&w, child, f, loop, j); err != nil {
+		return w, err
 	}
 	if err := s.determinism(&w, loop, j); err != nil {
 		return w, err

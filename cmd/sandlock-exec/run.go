@@ -104,11 +104,16 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 	if r.TimedOut {
 		fmt.Fprintf(w, "sandlock-exec: timeout after %v\n", r.Duration.Round(100_000_000))
 	}
+	if r.LimitedCommand {
+		fmt.Fprintf(w, "sandlock-exec: killed: the sandbox reached %s\n", r.Limit)
+	} else if r.Limit != "" {
+		fmt.Fprintf(w, "sandlock-exec: the sandbox reached %s: %d of its processes were killed\n", r.Limit, r.LimitKills)
+	}
 	if c.explain {
 		printDenials(w, r.Denied)
 		return
 	}
-	if r.Code != 0 && !r.TimedOut && !c.quiet {
+	if r.Code != 0 && !r.TimedOut && !r.LimitedCommand && !c.quiet {
 		policy := c.artifact
 		if policy != "" {
 			policy += " "

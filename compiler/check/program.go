@@ -27,6 +27,8 @@ func checkSupervisor(c *checker) {
 		why    string
 	}{
 		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
+		{c.Limits.Memory.Set, c.Limits.Memory.Origin, "it grants memory"},
+		{c.Limits.NumCPUs.Set, c.Limits.NumCPUs.Origin, "it answers for the machine"},
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
 		{c.Determinism.DeterministicDirs.V, c.Determinism.DeterministicDirs.Origin, "it lists directories"},
 		{c.Limits.CPU.Set && c.Limits.CPU.V < 100, c.Limits.CPU.Origin, "it measures and stops the sandbox"},

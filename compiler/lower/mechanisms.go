@@ -95,6 +95,12 @@ func limitMechanisms(u *Unit, add adder) {
 	default:
 		add("limits.processes", "none", "nobody counts: there is no supervisor")
 	}
+	if l.Memory > 0 {
+		add("limits.memory", "notify", "the supervisor is asked for what can be written, looks at what is used from time to time, and kills what exceeds the limit; no control group is needed")
+	}
+	if l.CPUCount > 0 {
+		add("limits.num_cpus", "notify", "the supervisor answers sched_getaffinity; it is no boundary, other places tell the truth")
+	}
 	if l.OpenFiles > 0 {
 		add("limits.open_files", "rlimit", "RLIMIT_NOFILE, soft and hard")
 	}

@@ -54,6 +54,8 @@ var notifyingCalls = []struct{ field, call string }{
 	{"determinism.random_seed", "getrandom"},
 	{"determinism.time_start", "clock_gettime"},
 	{"filesystem.write", "fchmodat"},
+	{"limits.memory", "mmap"},
+	{"limits.num_cpus", "sched_getaffinity"},
 	{"limits.processes", "clone"},
 	{"network.allow_bind", "listen"},
 }

@@ -1,0 +1,49 @@
+package lower
+
+import (
+	"github.com/sandlock-go/sandlock/compiler/seccomp"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// Of mman-common.h.
+const (
+	protWrite  = 2
+	mapType    = 0xf
+	mapPrivate = 2
+)
+
+// memory has the supervisor asked wherever registers show that memory is asked for. What cannot be written and belongs to
+// one process costs nothing: reservations (PROT_NONE) and programs' code. Making it writable is asked about.
+func memory(u *Unit) {
+	src := &u.Policy.Limits.Memory
+	if !src.Set {
+		return
+	}
+	ref := u.ref(src.Origin)
+	u.Program.Limits.Memory, u.Program.Limits.MemoryOrigin = src.V, ref
+	readOnly := ir.Cond{Arg: 2, Op: ir.OpEq, Mask: protWrite, Value: 0}
+	private := ir.Cond{Arg: 3, Op: ir.OpEq, Mask: mapType, Value: mapPrivate}
+	free := func(conds ...ir.Cond) []ir.Clause {
+		return []ir.Clause{{Conds: conds, Action: ir.Allow, Reason: "costs no memory"}}
+	}
+	trap := func(clauses []ir.Clause, reason string, names ...string) {
+		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: names, Reason: "limits.memory" + reason, Origin: ref, Clauses: clauses})
+	}
+	trap(free(private, readOnly), "", "mmap")
+	trap(free(readOnly), "", "mprotect", "pkey_mprotect")
+	trap(free(ir.Cond{Arg: 0, Op: ir.OpEq, Mask: ^uint64(0), Value: 0}), "", "brk")
+	trap(nil, "", "mremap", "memfd_create", "map_shadow_stack", "shmget")
+	trap(nil, ": programs see the limit as the machine's memory", "sysinfo")
+}
+
+// cpuCount has programs told of fewer CPUs than there are.
+func cpuCount(u *Unit) {
+	src := &u.Policy.Limits.NumCPUs
+	if !src.Set {
+		return
+	}
+	u.Program.Limits.CPUCount = src.V
+	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{
+		Names: []string{"sched_getaffinity"}, Reason: "limits.num_cpus: programs see so many CPUs", Origin: u.ref(src.Origin),
+	})
+}

@@ -1,0 +1,37 @@
+package exec
+
+import (
+	"github.com/sandlock-go/sandlock/exec/handler/machine"
+	"github.com/sandlock-go/sandlock/exec/handler/memory"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+)
+
+// memory wires limits.memory, and what programs are told of the machine's memory and CPUs.
+func (s *sandbox) memory(w *wired, child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) error {
+	charged := func() (uint64, int) { return 0, 1 }
+	limits := &s.program.Limits
+	if limits.Memory > 0 {
+		h, err := memory.New(memory.Options{
+			Arch: s.arch, Limit: limits.Memory, Command: child.PID, Processes: supervise.NewIndex(loop), Roots: f.members,
+			Watch: loop.Watch, Journal: j, Rule: supervise.Event{Rule: "limits.memory", Origin: where(s.program, limits.MemoryOrigin)},
+		})
+		if err != nil {
+			return err
+		}
+		w.list = append(w.list, h)
+		w.limited, charged = h.Kills, h.Charged
+	}
+	if limits.Memory > 0 || limits.CPUCount > 0 {
+		w.list = append(w.list, machine.New(s.arch, limits.CPUCount, limits.Memory, charged))
+	}
+	return nil
+}
+
+// limited adds to a result what the memory limit did.
+func (s *sandbox) limited(w *wired, r *Result) {
+	if n, command := w.limited(); n > 0 {
+		r.Limit = "limits.memory (" + memory.Size(s.program.Limits.Memory) + ")"
+		r.LimitKills, r.LimitedCommand = n, command
+	}
+}
