@@ -129,6 +129,17 @@ func (p *Program) DeniesPaths() bool {
 	return false
 }
 
+// VerifiesExec reports whether rules depend on what an execve runs: then it is looked at once more when the kernel has
+// read it, and nobody can change it.
+func (p *Program) VerifiesExec() bool {
+	for i := range p.Rules {
+		if r := &p.Rules[i]; r.On&EventExec != 0 && (r.Argv != "" || r.Exe != "") {
+			return true
+		}
+	}
+	return p.DeniesPaths()
+}
+
 // HeldEvents returns the events that the supervisor must see: those that rules name and, where a rule can close a path
 // or asks what the command has executed, those that it takes to keep that.
 func (p *Program) HeldEvents() Events {

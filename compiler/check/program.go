@@ -28,6 +28,7 @@ func checkSupervisor(c *checker) {
 	}{
 		{c.Limits.Processes.Set, c.Limits.Processes.Origin, "it counts processes"},
 		{c.Limits.Time.Set, c.Limits.Time.Origin, "it ends the sandbox"},
+		{len(c.Rules.Items) > 0, c.Rules.Origin, "it looks at calls before they are carried out"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

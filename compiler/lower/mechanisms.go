@@ -18,6 +18,7 @@ func Mechanisms(u *Unit) {
 	networkMechanisms(u, add)
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
+	ruleMechanisms(u, add)
 	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
 		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
 	})
