@@ -30,6 +30,7 @@ type sandbox struct {
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
+	rules          []ir.DynamicRule
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -49,7 +50,7 @@ func Run(o Options) (Result, error) {
 	if !ok {
 		return Result{}, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
-	s.needsRealPaths = o.Explain
+	s.needsRealPaths = o.Explain || s.program.HeldEvents()&ir.EventFile != 0
 	plan, rs, err := s.prepare()
 	if s.bound != nil {
 		defer s.removeTmp()
@@ -78,6 +79,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	var unbound []string
 	s.bound, unbound = bind(s.program, s.options.Params, s.options.Environ)
 	if len(unbound) > 0 {
+		return nil, nil, &SetupError{unbound}
+	}
+	if unbound = s.bindRules(); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
 	rs, problems := s.confinement(handled)
@@ -183,7 +187,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if err := confineThread(rs.own); err != nil {
 		return Result{}, &SetupError{[]string{"confine the executor: " + err.Error()}}
 	}
-	signals, err := catchSignals()
+	signals, err := catchSignals(s.program.VerifiesExec())
 	if err != nil {
 		return Result{}, &SetupError{[]string{err.Error()}}
 	}
@@ -194,7 +198,14 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	}
 	journal := &journal{log: s.options.Audit}
 	family := &family{before: before, scoped: rs.scoped}
-	loop, err := supervise.NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, func() error { return confineThread(rs.own) })
+	confine := func() error {
+		if err := confineThread(rs.own); err != nil {
+			return err
+		}
+		_, err := kernel.DropThreadCapabilities(plan.Capabilities)
+		return err
+	}
+	loop, err := supervise.NewLoop(kernel.Listener{FD: child.Listener}, child.PIDFD, confine)
 	var handlers wired
 	if err == nil {
 		handlers, err = s.handlers(child, family, loop, journal)
@@ -218,6 +229,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	life := &lifetime{
 		child: child, family: family, terminal: plan.TakeTerminal, refuseForks: handlers.refuseForks,
 		limit: s.timeLimit(), started: started, audit: s.options.Audit, asked: map[unix.Signal]bool{},
+		tracer: handlers.tracer,
 	}
 	if privileged {
 		loop.Later(func() { go life.dropCapabilities(plan.Capabilities) })
@@ -229,6 +241,7 @@ func (s *sandbox) supervise(plan *stage.Plan, rs *rulesets) (Result, error) {
 	if serveErr != nil {
 		life.killAll() // an unanswered call would hang its caller for ever
 	}
+	handlers.close()
 	result := life.finish()
 	if failure := child.Failure(plan); failure != nil && plan.ExecIsNotified {
 		return Result{}, s.startFailure(failure)

@@ -22,18 +22,32 @@ type wired struct {
 	list        []supervise.Handler
 	refuseForks func()
 	denied      func() []Denial
+	tracer      tracer
+	close       func()
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
 // if the filter notifies one of its calls.
 //
-//	explain    first: it only watches, or answers what the filter would have refused without asking
+//	rules      first: what they refuse must have no effect at all
+//	explain    it only watches, or answers what the filter would have refused without asking
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
+//	rules      last: the kernel carries out what rules hold and nobody has taken
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) (wired, error) {
-	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }}
+	w := wired{refuseForks: func() {}, denied: func() []Denial { return nil }, close: func() {}}
+	dynamic, limits, err := s.dynamicRules(child, loop, j)
+	if err != nil {
+		return w, err
+	}
+	grants := s.grants
+	if dynamic != nil {
+		w.list = append(w.list, dynamic)
+		w.tracer, w.close = dynamic, dynamic.Close
+		grants = s.grantsUnless(dynamic.Closed)
+	}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
@@ -56,16 +70,19 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, members, j,
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
-		w.refuseForks = h.Close
+		w.refuseForks, limits.processes = h.Close, h.Limit
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
 	}
 	if s.notifies("fchmodat") {
-		w.list = append(w.list, metadata.New(s.arch, s.grants, j))
+		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
+	}
+	if dynamic != nil {
+		w.list = append(w.list, dynamic.Last())
 	}
 	// A handler may know calls that this filter settles by itself.
 	for i, h := range w.list {

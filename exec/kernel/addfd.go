@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,21 @@ const (
 
 // AddFD installs a copy of fd in the caller's table and answers the call with its number, in one step. flags is 0 or
 // O_CLOEXEC.
+//
+// No signal may interrupt it. The kernel takes the call for answered before the caller has taken the descriptor up; when
+// the wait for that is interrupted it withdraws the descriptor and not the answer, and the caller sees 0: its standard
+// input in place of the file that it opened (kernel/seccomp.c, seccomp_notify_addfd).
 func (l Listener) AddFD(id uint64, fd int, flags uint32) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	all, old := unix.Sigset_t{}, unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return err
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	r := notifAddFD{id: id, flags: addFDSend, srcfd: uint32(fd), newfdFlags: flags}
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.FD), ioctlNotifAddFD, uintptr(unsafe.Pointer(&r)))
 	return errnoErr(e)

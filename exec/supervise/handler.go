@@ -38,6 +38,8 @@ type Event struct {
 	Command string // the caller's argv[0]; the journal fills it in
 	Syscall string
 	Path    string // what the call named, if a path
+	Path2   string // the second path of a call that names two
+	Argv    []string
 	Address string // what the call named, if a network address
 	Verdict string // "EPERM", "allowed", …
 	Reason  string

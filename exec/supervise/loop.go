@@ -137,7 +137,9 @@ func (l *Loop) serve(n *kernel.Notification, call *Call) error {
 		call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
 		v := l.dispatcher.Decide(call)
 		if v.kind == verdictDefer {
-			l.deferred.start(n.ID, v.later)
+			if !l.deferred.start(n.ID, v.later) && v.drop != nil {
+				v.drop()
+			}
 		} else {
 			answer(l.listener, int(n.PID), n.ID, v)
 		}

@@ -32,8 +32,8 @@ type pool struct {
 	closed bool
 }
 
-// start runs f for the notification id.
-func (p *pool) start(id uint64, f func(context.Context) Verdict) {
+// start runs f for the notification id, unless there is no room.
+func (p *pool) start(id uint64, f func(context.Context) Verdict) (started bool) {
 	p.mu.Lock()
 	full := p.active >= maxDeferred || p.closed
 	if !full {
@@ -42,9 +42,10 @@ func (p *pool) start(id uint64, f func(context.Context) Verdict) {
 	p.mu.Unlock()
 	if full {
 		answer(p.listener, 0, id, Errno(unix.EAGAIN))
-		return
+		return false
 	}
 	go p.run(id, f)
+	return true
 }
 
 func (p *pool) run(id uint64, f func(context.Context) Verdict) {

@@ -15,6 +15,7 @@ type Verdict struct {
 	errno  unix.Errno
 	reason Reason
 	later  func(context.Context) Verdict
+	drop   func() // for later: what it holds
 }
 
 type verdictKind uint8
@@ -69,6 +70,15 @@ func Kill() Verdict { return Verdict{kind: verdictKill} }
 // return when its context ends: a minute after the call, or when the caller is gone. It must not return Next or Defer.
 // Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
 func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
+
+// Dropping has release called should a deferred function never be run, so that what it holds is not lost.
+func (v Verdict) Dropping(release func()) Verdict {
+	v.drop = release
+	return v
+}
+
+// Defers reports whether the verdict leaves the loop.
+func (v Verdict) Defers() bool { return v.kind == verdictDefer }
 
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {

@@ -55,6 +55,9 @@ func (h *Handler) Syscalls() []abi.Sysno { return h.calls }
 // Close refuses every further process: the sandbox can only shrink from here. Safe from any goroutine.
 func (h *Handler) Close() { h.closing.Store(true) }
 
+// Limit lowers the limit; it never raises it.
+func (h *Handler) Limit(n uint32) { h.limit = min(h.limit, int(n)) }
+
 // Handle counts the process that the call is about to create. Flags are register arguments, so continuing is safe.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if h.closing.Load() {
