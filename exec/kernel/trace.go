@@ -35,7 +35,8 @@ func ptrace(request, tid int, data uintptr) error {
 	return errnoErr(e)
 }
 
-// Stopped returns the stop that a traced thread has come to since it was last asked. It does not wait.
+// Stopped returns the stop that a traced thread has come to since it was last asked. It does not wait. Of a thread that
+// has ended it says ErrNotTraced as well: ask Exited.
 func Stopped(tid int) (s Stop, stopped bool, err error) {
 	const trapped = 4 // CLD_TRAPPED; a child that job control has stopped is for others to see
 	var info unix.Siginfo

@@ -47,7 +47,10 @@ func Start(p *Plan) (*Child, error) {
 	}
 	child := &Child{PID: int(pid), PIDFD: int(*pidfd), Listener: -1, report: report[0]}
 	err = child.awaitListener(c.listener)
-	_ = unix.Close(report[1])
+	if !p.ExecIsNotified {
+		// Otherwise the child runs on, may share this table still, and has yet to report how its execve ended.
+		_ = unix.Close(report[1])
+	}
 	if err == nil && !p.ExecIsNotified {
 		err = child.Failure(p)
 	}

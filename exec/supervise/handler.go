@@ -35,6 +35,7 @@ type Journal interface {
 type Event struct {
 	Kind    string // "denied", "observed", "limit", "error"
 	PID     int    // thread id of the caller
+	Parent  int    // process id of its parent, where it is known
 	Command string // the caller's argv[0]; the journal fills it in
 	Syscall string
 	Path    string // what the call named, if a path

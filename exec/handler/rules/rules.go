@@ -232,7 +232,7 @@ func (h *Handler) record(w *held, d decision) {
 	if !h.policy.Audited {
 		return
 	}
-	e := supervise.Event{Kind: "held", PID: w.call.TID, Syscall: w.spec.name, Path: w.file, Argv: w.facts.Argv, Verdict: verdictText(d.outcome)}
+	e := supervise.Event{Kind: "held", PID: w.call.TID, Parent: w.process.Parent, Syscall: w.spec.name, Path: w.file, Argv: w.facts.Argv, Verdict: verdictText(d.outcome)}
 	if len(e.Argv) > maxArgs {
 		e.Argv = e.Argv[:maxArgs]
 	}

@@ -125,8 +125,6 @@ func (t *tracer) settled(f *tracing) bool {
 		switch {
 		case stopped:
 			return t.stopped(f, id, stop)
-		case errors.Is(err, kernel.ErrNotTraced):
-			continue
 		case kernel.Exited(id):
 			if id != t.command {
 				kernel.ReapTraced(id)
@@ -134,11 +132,8 @@ func (t *tracer) settled(f *tracing) bool {
 			if id == f.process.PID {
 				return true
 			}
-		default:
+		case !errors.Is(err, kernel.ErrNotTraced):
 			gone = false
-		}
-		if f.tid == f.process.PID {
-			break
 		}
 	}
 	if gone {
