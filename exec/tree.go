@@ -96,7 +96,7 @@ func (f *family) reapOrphans(command int) {
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 		pid := kernel.ChildPID(&info)
-		if err != nil || pid == 0 || pid == command {
+		if err != nil || pid == 0 || pid == command || kernel.Trapped(&info) {
 			return
 		}
 		var ws unix.WaitStatus

@@ -38,9 +38,8 @@ func ptrace(request, tid int, data uintptr) error {
 // Stopped returns the stop that a traced thread has come to since it was last asked. It does not wait. Of a thread that
 // has ended it says ErrNotTraced as well: ask Exited.
 func Stopped(tid int) (s Stop, stopped bool, err error) {
-	const trapped = 4 // CLD_TRAPPED; a child that job control has stopped is for others to see
 	var info unix.Siginfo
-	if err := waitNow(tid, &info, unix.WSTOPPED|unix.WNOWAIT); err != nil || ChildPID(&info) == 0 || info.Code != trapped {
+	if err := waitNow(tid, &info, unix.WSTOPPED|unix.WNOWAIT); err != nil || ChildPID(&info) == 0 || !Trapped(&info) {
 		return Stop{}, false, err
 	}
 	if err := waitNow(tid, &info, unix.WSTOPPED); err != nil || ChildPID(&info) == 0 {
@@ -58,10 +57,17 @@ func Stopped(tid int) (s Stop, stopped bool, err error) {
 func Exited(tid int) bool {
 	var info unix.Siginfo
 	err := waitNow(tid, &info, unix.WEXITED|unix.WNOWAIT)
-	return err == nil && ChildPID(&info) != 0
+	return err == nil && ChildPID(&info) != 0 && !Trapped(&info)
 }
 
-// ReapTraced lets go of a traced thread that has ended; its parent is told only now.
+// Trapped reports whether waitid(2) has reported the stop of a traced thread. To its tracer it does so whether stops were
+// asked for or not; a child that job control has stopped is something else.
+func Trapped(info *unix.Siginfo) bool {
+	const trapped = 4 // CLD_TRAPPED
+	return info.Code == trapped
+}
+
+// ReapTraced lets go of a traced thread that has [Exited]; its parent is told only now.
 func ReapTraced(tid int) {
 	var info unix.Siginfo
 	_ = waitNow(tid, &info, unix.WEXITED)

@@ -33,6 +33,8 @@ func entryAt(c *supervise.Call, dirfd int32, arg int) *entry {
 	return e
 }
 
+func (e *entry) named() []string { return []string{e.path} }
+
 func (e *entry) real() string {
 	if e.name == "." {
 		return e.dir.Path
@@ -147,6 +149,8 @@ func readRename(_ *supervise.Call, from, to *entry, flags uint32) (request, erro
 	return r, errors.Join(from.err, to.err)
 }
 
+func (r *renameRequest) named() []string { return []string{r.from.path, r.to.path} }
+
 func (r *renameRequest) pin(h *Handler) ([]query.File, error) {
 	from, err := r.from.pin(h)
 	if err != nil {
@@ -201,6 +205,8 @@ func readLink(c *supervise.Call, dirfd int32, arg int, to *entry, flags int32) (
 	}
 	return &linkRequest{at: kernel.Base{TID: c.TID, DirFD: dirfd}, path: path, flags: flags, to: to}, errors.Join(err, to.err)
 }
+
+func (r *linkRequest) named() []string { return []string{r.path, r.to.path} }
 
 func (r *linkRequest) pin(h *Handler) ([]query.File, error) {
 	var (

@@ -36,7 +36,7 @@ func (h *Handler) exec(w *held) supervise.Verdict {
 	}
 	id, err := h.look(w)
 	if err != nil {
-		return supervise.FromError(plain(err))
+		return h.fails(w, err)
 	}
 	if v, admitted := h.settle(w, h.decide(w)); !admitted {
 		return v
@@ -61,6 +61,7 @@ func (h *Handler) look(w *held) (kernel.FileID, error) {
 	if err != nil {
 		return kernel.FileID{}, err
 	}
+	w.named = []string{name}
 	var pin kernel.Pin
 	switch {
 	case name == "" && empty && at.DirFD != kernel.AtCWD:

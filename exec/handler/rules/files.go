@@ -22,6 +22,8 @@ type call struct {
 
 // request is a call that names files, read from the caller once.
 type request interface {
+	// named returns the paths as the caller wrote them.
+	named() []string
 	// pin finds the files, and describes them as the rules see them. What it pins close releases.
 	pin(h *Handler) ([]query.File, error)
 	// check refuses what the static policy does not grant.
@@ -86,6 +88,7 @@ func (h *Handler) file(w *held) supervise.Verdict {
 		if h.policy.Audited {
 			if r, err := w.spec.read(w.call); err == nil {
 				w.facts.Files, _ = r.pin(h)
+				w.named = r.named()
 				r.close()
 			}
 		}
@@ -94,13 +97,14 @@ func (h *Handler) file(w *held) supervise.Verdict {
 	}
 	r, err := w.spec.read(w.call)
 	if err != nil {
-		return supervise.Errno(errno(err))
+		return h.fails(w, err)
 	}
+	w.named = r.named()
 	done := r.close
 	defer func() { done() }()
 	h.targets.refresh()
 	if w.facts.Files, err = r.pin(h); err != nil {
-		return supervise.Errno(errno(err))
+		return h.fails(w, err)
 	}
 	if !w.call.Valid() {
 		return supervise.Errno(unix.ESRCH)
@@ -141,6 +145,13 @@ func (h *Handler) file(w *held) supervise.Verdict {
 		}).Dropping(r.close)
 	}
 	return v
+}
+
+// fails answers a call that cannot be carried out, whatever rules say: as the kernel would.
+func (h *Handler) fails(w *held, err error) supervise.Verdict {
+	w.facts.Files = nil
+	h.record(w, decision{outcome: errnoOutcome(errno(err)), rule: query.NoRule, impossible: true})
+	return supervise.Errno(errno(err))
 }
 
 // pathsMatter tells whether the decision depends on the files that a call names.

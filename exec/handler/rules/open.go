@@ -84,6 +84,8 @@ func readOpenat2(c *supervise.Call) (request, error) {
 	return newOpen(c, c.Arg32(0), 1, int(flags), uint32(mode), resolve)
 }
 
+func (r *openRequest) named() []string { return []string{r.path} }
+
 // maxTries bounds how often a file may appear and vanish, and how many dangling links may lead to what is created.
 const maxTries = 16
 

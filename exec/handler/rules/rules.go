@@ -125,7 +125,8 @@ type held struct {
 	who     *process
 	facts   query.Held
 	file    string // EventExec: what was named
-	again   bool   // looked at before: do not count it once more
+	named   []string
+	again   bool // looked at before: do not count it once more
 }
 
 // decision is what became of a held call.
@@ -134,6 +135,8 @@ type decision struct {
 	rule    int    // query.NoRule: none
 	closed  string // the path that a rule has closed, "" if that is not why
 	by      int    // the rule that closed it
+
+	impossible bool // no rule refuses: it would have failed anyway
 }
 
 func (d decision) refuses() bool { return d.outcome.Narrows() }
@@ -236,14 +239,23 @@ func (h *Handler) record(w *held, d decision) {
 	if len(e.Argv) > maxArgs {
 		e.Argv = e.Argv[:maxArgs]
 	}
-	for i, f := range w.facts.Files {
-		if i == 0 {
-			e.Path = f.Path
-		} else {
-			e.Path2 = f.Path
+	paths := w.named
+	if w.file != "" {
+		paths = nil
+	}
+	if len(w.facts.Files) > 0 {
+		paths = nil
+		for _, f := range w.facts.Files {
+			paths = append(paths, f.Path)
 		}
 	}
-	if d.refuses() {
+	if len(paths) > 0 {
+		e.Path = paths[0]
+	}
+	if len(paths) > 1 {
+		e.Path2 = paths[1]
+	}
+	if d.refuses() && !d.impossible {
 		e.Kind = "denied"
 	}
 	if d.rule != query.NoRule {
@@ -251,6 +263,8 @@ func (h *Handler) record(w *held, d decision) {
 	}
 	switch {
 	case e.Reason != "":
+	case d.impossible:
+		e.Reason = "it cannot be done"
 	case d.closed != "":
 		e.Reason = "a rule has closed " + d.closed
 	case d.refuses() && d.rule == query.NoRule:
