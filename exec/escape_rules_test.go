@@ -176,8 +176,8 @@ func Test_escape_exec_argument_race(t *testing.T) {
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: {exe: "/bin/echo", argv_contains: "bad!"}, then: "deny"}`)))
-		wantRun(t, b.Run(artifact, py, "-c", execRace, "1500"), 0, "good none refused")
-		o := b.Opts("", py, "-c", execRace, "500")
+		wantRun(t, b.Run(artifact, py, "-c", execRace, "300"), 0, "good none refused")
+		o := b.Opts("", py, "-c", execRace, "200")
 		wantRun(t, exectest.Run(t, o), 0, "good bad none")
 	})
 }

@@ -17,6 +17,9 @@ func checkRules(c *checker) {
 	for i := range c.Rules.Items {
 		r := &c.Rules.Items[i].V
 		c.conditionFits(r, r.If.ArgvContains, ir.EventExec, "execve")
+		if v := r.If.ArgvContains; strings.Contains(v.V, "${") {
+			c.add(diag.At(v.Origin, "rule-text", "arguments are compared as they are: no parameter is replaced here").WithHint("write the text itself, or use exe or path"))
+		}
 		c.conditionFits(r, r.If.Path, ir.EventFile, "file, open, unlink and rename")
 		for _, do := range r.Do.Items {
 			c.narrows(r, &do.V)
