@@ -34,6 +34,7 @@ const HookTime = 5 * time.Second
 // that hangs costs the sandbox its time once.
 type hook struct {
 	f       Hook
+	limit   time.Duration
 	overdue atomic.Int32
 }
 
@@ -54,7 +55,7 @@ func (h *hook) ask(e Event) ir.Outcome {
 		}()
 		answer <- h.f(e)
 	}()
-	limit := time.NewTimer(HookTime)
+	limit := time.NewTimer(h.limit)
 	defer limit.Stop()
 	select {
 	case o := <-answer:

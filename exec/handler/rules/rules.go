@@ -69,7 +69,7 @@ type Handler struct {
 
 // New makes the handler for a sandbox whose first process is command.
 func New(arch abi.Arch, p Policy, command int, index *supervise.Index, loop *supervise.Loop, j supervise.Journal) (*Handler, error) {
-	h := &Handler{policy: p, arch: arch, index: index, journal: j, calls: map[abi.Sysno]call{}, hook: hook{f: p.Hook}}
+	h := &Handler{policy: p, arch: arch, index: index, journal: j, calls: map[abi.Sysno]call{}, hook: hook{f: p.Hook, limit: HookTime}}
 	for name, c := range calls {
 		if nr, ok := abi.SyscallNumber(arch, name); ok && p.Held&c.event != 0 {
 			c.name = name
