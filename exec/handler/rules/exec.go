@@ -77,7 +77,7 @@ func (h *Handler) look(w *held) (kernel.FileID, error) {
 	if err != nil {
 		return kernel.FileID{}, err
 	}
-	h.targets.refresh()
+	h.targets.refresh(w.facts.Kind)
 	w.file = pin.Path
 	w.facts.Programs = []query.File{h.targets.describe(pin)}
 	w.facts.Argv, err = arguments(c, c.Args[argv])
@@ -132,7 +132,7 @@ func (h *Handler) verify(t *tracing) bool {
 	if err != nil {
 		return false
 	}
-	h.targets.refresh()
+	h.targets.refresh(w.facts.Kind)
 	w.facts.Programs = []query.File{h.targets.describe(pin)}
 	if id != t.id {
 		// A script, whose interpreter runs: rules about either hold. Or somebody changed the path after the first look.

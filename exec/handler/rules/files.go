@@ -102,7 +102,7 @@ func (h *Handler) file(w *held) supervise.Verdict {
 	w.named = r.named()
 	done := r.close
 	defer func() { done() }()
-	h.targets.refresh()
+	h.targets.refresh(w.facts.Kind)
 	if w.facts.Files, err = r.pin(h); err != nil {
 		return h.fails(w, err)
 	}

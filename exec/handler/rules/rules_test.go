@@ -283,7 +283,7 @@ func TestTargetsFollowTheirFiles(t *testing.T) {
 	if err := os.Symlink(dir+"/b", dir+"/later"); err != nil {
 		t.Fatal(err)
 	}
-	list.refresh()
+	list.refresh(ir.EventOpen)
 	closed := list.closedBy(&ir.DynamicRule{Do: []ir.Change{{Kind: ir.ChangeDenyPath, Path: dir + "/later"}}})
 	if query.Denied(closed, &query.File{Path: dir + "/b"}) == "" {
 		t.Errorf("closed %q, want where the link leads too", closed)

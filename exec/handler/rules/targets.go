@@ -12,7 +12,8 @@ import (
 // still that file.
 type target struct {
 	path  string
-	names []string // real paths, path itself first
+	on    ir.Events // that it matters to
+	names []string  // real paths, path itself first
 	ids   []kernel.FileID
 }
 
@@ -24,19 +25,23 @@ type targets []*target
 
 func newTargets(rules []ir.DynamicRule) targets {
 	var list targets
-	add := func(path string) {
-		if path == "" || ir.PathPattern(path) || slices.ContainsFunc(list, func(t *target) bool { return t.path == path }) {
+	add := func(path string, on ir.Events) {
+		if path == "" || ir.PathPattern(path) {
 			return
 		}
-		t := &target{path: path, names: []string{path}}
-		t.look()
-		list = append(list, t)
+		i := slices.IndexFunc(list, func(t *target) bool { return t.path == path })
+		if i < 0 {
+			i, list = len(list), append(list, &target{path: path, names: []string{path}})
+			list[i].look()
+		}
+		list[i].on |= on
 	}
 	for i := range rules {
-		add(rules[i].Exe)
-		add(rules[i].Path)
-		for _, c := range rules[i].Do {
-			add(c.Path)
+		r := &rules[i]
+		add(r.Exe, r.On)
+		add(r.Path, r.On)
+		for _, c := range r.Do {
+			add(c.Path, ir.EventExec|ir.EventFile)
 		}
 	}
 	return list
@@ -77,10 +82,12 @@ func child(dir, name string) string {
 	return dir + "/" + name
 }
 
-// refresh looks where the paths lead now.
-func (l targets) refresh() {
+// refresh looks where the paths that matter to an event lead now.
+func (l targets) refresh(event ir.Events) {
 	for _, t := range l {
-		t.look()
+		if t.on&event != 0 {
+			t.look()
+		}
 	}
 }
 
