@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -111,8 +112,15 @@ func arguments(c *supervise.Call, vector uint64) ([]string, error) {
 	return argv, nil
 }
 
-// verify looks at a program that has been executed and has not run yet. It reports whether it may.
-func (h *Handler) verify(t *tracing) bool {
+// verify looks at a program that has been executed and has not run yet. It reports whether it may. No dispatcher stands
+// between it and the loop, so it sees to its own faults.
+func (h *Handler) verify(t *tracing) (may bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			h.journal.Record(supervise.Event{Kind: "error", PID: t.process.PID, Syscall: "execve", Verdict: "kill", Reason: fmt.Sprintf("internal error: %v", r)})
+			may = false
+		}
+	}()
 	h.executions++
 	w := &held{call: &supervise.Call{TID: t.process.PID}, spec: t.admitted.spec, process: t.process, who: t.admitted.who, again: true}
 	w.facts.Kind, w.facts.AfterExec, w.file = ir.EventExec, t.admitted.facts.AfterExec, t.admitted.file
