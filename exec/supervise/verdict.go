@@ -80,6 +80,9 @@ func (v Verdict) Dropping(release func()) Verdict {
 // Defers reports whether the verdict leaves the loop.
 func (v Verdict) Defers() bool { return v.kind == verdictDefer }
 
+// Deferred returns the function that was deferred, for tests.
+func (v Verdict) Deferred() func(context.Context) Verdict { return v.later }
+
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {
 	switch v.kind {

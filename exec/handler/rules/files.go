@@ -115,11 +115,13 @@ func (h *Handler) file(w *held) supervise.Verdict {
 			return v
 		}
 		h.record(w, d)
-		event := h.event(w, d)
-		done = func() {} // the deferred function closes
+		event, copied := h.event(w, d), *w
+		copied.call = &supervise.Call{TID: w.call.TID} // the loop uses its own again
+		done = func() {}                               // the deferred function closes
 		return supervise.Defer(func(ctx context.Context) supervise.Verdict {
 			defer r.close()
 			if o := h.hook.ask(event); o.Narrows() {
+				h.record(&copied, decision{outcome: o, rule: query.NoRule})
 				if o.Kind == ir.OutcomeKill {
 					return supervise.Errno(unix.EPERM) // the caller can only be killed from the loop
 				}

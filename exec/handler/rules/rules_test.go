@@ -254,6 +254,30 @@ func TestWaitingOpenIsDeferred(t *testing.T) {
 	}
 }
 
+// A hook is asked off the loop about files, before anything happens to them.
+func TestHookIsAskedAboutFiles(t *testing.T) {
+	dir := t.TempDir()
+	seen := make(chan Event, 1)
+	hook := func(e Event) ir.Outcome {
+		if _, err := os.Lstat(e.Paths[0]); err == nil {
+			t.Errorf("%s is there before the hook has answered", e.Paths[0])
+		}
+		seen <- e
+		return errnoOutcome(unix.ENOENT)
+	}
+	h, _ := newHandler(t, Policy{Rules: []ir.DynamicRule{{On: ir.EventMake, Then: ir.Outcome{Kind: ir.OutcomeAllow}, Scope: ir.ScopeSandbox}}, Held: ir.EventMake, Hook: hook})
+	v := handle(h, "mkdir", dir+"/new", 0o700)
+	if !v.Defers() {
+		t.Fatalf("%v, want that it is deferred", v)
+	}
+	if got := v.Deferred()(t.Context()).String(); got != "errno ENOENT" {
+		t.Errorf("%s, want what the hook said", got)
+	}
+	if e := <-seen; e.Syscall != "mkdir" || e.Kind != ir.EventMake || e.PID != os.Getpid() || e.Rule != 0 {
+		t.Errorf("event %+v", e)
+	}
+}
+
 func TestTargetsFollowTheirFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"/a", "/b"} {
