@@ -150,7 +150,7 @@ func Denied(denied []string, f *File) string {
 	return ""
 }
 
-// Holds a path that lies above a closed one: to move or remove it would give the closed one another name.
+// above reports whether a path lies above a closed one: to move or remove it would give the closed one another name.
 func above(p, denied string) bool { return p != denied && Beneath(denied, p) }
 
 // MovesDenied returns the closed path that would get another name if f were moved, "" if none.

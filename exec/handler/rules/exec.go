@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -147,6 +148,12 @@ func (h *Handler) verify(t *tracing) (may bool) {
 		w.facts.Programs = append(w.facts.Programs, t.admitted.facts.Programs...)
 	}
 	d := h.decide(w)
+	if !d.refuses() && h.hook.f != nil && (id != t.id || !slices.Equal(argv, t.admitted.facts.Argv)) {
+		// It is not what the callback was asked about.
+		if o := h.hook.ask(h.event(w, d)); o.Narrows() {
+			d = decision{outcome: o, rule: query.NoRule}
+		}
+	}
 	if !d.refuses() {
 		return true
 	}

@@ -76,6 +76,9 @@ func New(arch abi.Arch, p Policy, command int, index *supervise.Index, loop *sup
 			h.calls[nr] = c
 		}
 	}
+	if p.Hook != nil {
+		h.policy.Verify = true // it sees the arguments, and may decide by them
+	}
 	h.targets = newTargets(p.Rules)
 	h.state = newState(command, index)
 	if err := h.tracer.init(loop, command, h.verify); err != nil {
@@ -134,7 +137,6 @@ type decision struct {
 	outcome ir.Outcome
 	rule    int    // query.NoRule: none
 	closed  string // the path that a rule has closed, "" if that is not why
-	by      int    // the rule that closed it
 
 	impossible bool // no rule refuses: it would have failed anyway
 }
@@ -187,7 +189,7 @@ func (h *Handler) refuseClosed(w *held, d *decision) {
 					within = query.MovesDenied(closed, &list[i])
 				}
 				if within != "" {
-					d.outcome, d.rule, d.closed, d.by = errnoOutcome(unix.EACCES), rule, within, rule
+					d.outcome, d.rule, d.closed = errnoOutcome(unix.EACCES), rule, within
 					return
 				}
 			}

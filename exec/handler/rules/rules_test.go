@@ -134,7 +134,7 @@ func TestHookThatHangs(t *testing.T) {
 	close(release)
 }
 
-// memory lays out an argument vector as execve takes it.
+// vector lays out an argument vector as execve takes it.
 func vector(args ...string) []byte {
 	texts := 8 * (len(args) + 1)
 	b := make([]byte, texts)
@@ -183,7 +183,7 @@ func newHandler(t *testing.T, p Policy) (*Handler, *notes) {
 	return h, j
 }
 
-// file hands a call with one path to the handler as this process's own.
+// handle hands a call with one path to the handler as this process's own.
 func handle(h *Handler, name, path string, args ...uint64) supervise.Verdict {
 	nr, _ := abi.SyscallNumber(abi.AMD64, name)
 	c := supervise.NewCall(os.Getpid(), nr, [6]uint64{supervisetest.Base}, &supervisetest.Memory{Bytes: append([]byte(path), 0)})

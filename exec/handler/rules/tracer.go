@@ -29,7 +29,6 @@ const (
 // and during that waits for the other threads to be gone, traced ones to be reaped by their tracer; to seize a thread
 // takes the same lock. The loop must never wait for what only it could bring about.
 type tracer struct {
-	loop      *supervise.Loop
 	command   int // a child of this process: its end is for exec/lifetime.go to see
 	verify    func(*tracing) bool
 	following map[int]*tracing // by pid
@@ -49,7 +48,7 @@ type tracing struct {
 }
 
 func (t *tracer) init(loop *supervise.Loop, command int, verify func(*tracing) bool) error {
-	t.loop, t.command, t.verify, t.following, t.timer = loop, command, verify, map[int]*tracing{}, -1
+	t.command, t.verify, t.following, t.timer = command, verify, map[int]*tracing{}, -1
 	if loop == nil {
 		return nil
 	}
