@@ -83,3 +83,25 @@ func Test_escape_01_02_03_terminal_injection(t *testing.T) {
 		}
 	})
 }
+
+// A command on a terminal that stops, and is continued by its shell, right after and right before it executes programs:
+// that rules have executions traced must not show.
+func Test_rules_job_control(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		for name, g := range map[string]exectest.Grants{
+			"without_rules": {}, "with_rules": ruled(`{on: ["execve"], if: argv_contains: "malicious", then: "deny"}`),
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := b.In(t)
+				artifact := b.Policy(b.Base(g))
+				script := "set -m\n" + exectest.Executor(t) + " -q " + artifact + ` -- /bin/sh -c '/bin/true; kill -STOP $$; /bin/echo resu"med"; exec /bin/sh -c "kill -STOP \$\$; exec /bin/echo aga"in""'
+jobs >/dev/null; fg >/dev/null; fg >/dev/null; echo e"nd"`
+				got, _ := onTerminal(t, b, "/bin/bash", "-c", script)
+				if !strings.Contains(got, "resumed") || !strings.Contains(got, "again") || !strings.Contains(got, "end") {
+					t.Errorf("the terminal shows %q", got)
+				}
+			})
+		}
+	})
+}

@@ -60,6 +60,8 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 			ok = h.SeccompFilter
 		case ir.FeatureSeccompNotify:
 			ok = h.SeccompNotify
+		case ir.FeaturePtrace:
+			ok, has = h.Ptrace, h.PtraceReason
 		default:
 			ok, has = false, "unknown to this build"
 		}

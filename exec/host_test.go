@@ -48,14 +48,15 @@ func TestMissingNamesThePolicyFields(t *testing.T) {
 	p := &ir.Program{Requires: []ir.Requirement{
 		{Feature: ir.FeatureLandlock, Min: 6, Fields: []string{"filesystem"}},
 		{Feature: ir.FeatureSeccompNotify, Fields: []string{"filesystem.write", "limits.processes"}},
+		{Feature: ir.FeaturePtrace, Fields: []string{"rules"}},
 	}}
-	got := strings.Join(Missing(p, kernel.Host{LandlockABI: 5, SeccompFilter: true}), "\n")
-	for _, want := range []string{"landlock ABI 6, this host has ABI 5 (for filesystem)", "seccomp-notify (for filesystem.write, limits.processes)"} {
+	got := strings.Join(Missing(p, kernel.Host{LandlockABI: 5, SeccompFilter: true, PtraceReason: "sysctl kernel.yama.ptrace_scope 2, 1 is needed"}), "\n")
+	for _, want := range []string{"landlock ABI 6, this host has ABI 5 (for filesystem)", "seccomp-notify (for filesystem.write, limits.processes)", "needs ptrace, this host has sysctl kernel.yama.ptrace_scope 2, 1 is needed (for rules)"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("missing lacks %q:\n%s", want, got)
 		}
 	}
-	if got := Missing(p, kernel.Host{LandlockABI: 6, SeccompFilter: true, SeccompNotify: true}); len(got) != 0 {
+	if got := Missing(p, kernel.Host{LandlockABI: 6, SeccompFilter: true, SeccompNotify: true, Ptrace: true}); len(got) != 0 {
 		t.Errorf("a host with everything misses %q", got)
 	}
 }

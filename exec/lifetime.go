@@ -29,11 +29,18 @@ type lifetime struct {
 	started     time.Time
 	audit       *audit.Log
 	asked       map[unix.Signal]bool // to end
+	tracer      tracer               // nil where nothing is traced
 
 	mu       sync.Mutex
 	reaped   bool
 	timedOut bool
 	fault    error // why the executor had to end the command itself
+}
+
+// tracer is who traces processes of the sandbox for a while.
+type tracer interface {
+	Follows(pid int) bool // the next stop of a process is the tracer's
+	ChildStopped()        // a child or traced process may have stopped or ended
 }
 
 // forwarded are the signals that the executor passes on to the command's process group. A second SIGTERM or SIGINT
@@ -43,10 +50,10 @@ var forwarded = []unix.Signal{
 }
 
 // catchSignals is called before the command exists: from then on none is lost.
-func catchSignals() (fd int, err error) {
+func catchSignals(traces bool) (fd int, err error) {
 	list := forwarded
-	if onTerminal() {
-		list = append(list[:len(list):len(list)], unix.SIGCHLD) // tells that the command was stopped
+	if traces || onTerminal() {
+		list = append(list[:len(list):len(list)], unix.SIGCHLD) // tells that the command, or a traced process, was stopped
 	}
 	return kernel.CatchSignals(list...)
 }
@@ -84,7 +91,12 @@ func (l *lifetime) readSignals(fd int) {
 func (l *lifetime) signalled(sig unix.Signal) {
 	switch sig {
 	case unix.SIGCHLD:
-		l.followStop()
+		if l.tracer != nil {
+			l.tracer.ChildStopped()
+		}
+		if onTerminal() && (l.tracer == nil || !l.tracer.Follows(l.child.PID)) {
+			l.followStop()
+		}
 		return
 	case unix.SIGTERM, unix.SIGINT:
 		if l.asked[sig] {

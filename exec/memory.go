@@ -8,7 +8,7 @@ import (
 )
 
 // memory wires limits.memory, and what programs are told of the machine's memory and CPUs.
-func (s *sandbox) memory(w *wired, child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) error {
+func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) error {
 	charged := func() (uint64, int) { return 0, 1 }
 	limits := &s.program.Limits
 	if limits.Memory > 0 {
@@ -21,6 +21,7 @@ func (s *sandbox) memory(w *wired, child *stage.Child, f *family, loop *supervis
 		}
 		w.list = append(w.list, h)
 		w.limited, charged = h.Kills, h.Charged
+		rules.memory = h.Lower
 	}
 	if limits.Memory > 0 || limits.CPUCount > 0 {
 		w.list = append(w.list, machine.New(s.arch, limits.CPUCount, limits.Memory, charged))

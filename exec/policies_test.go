@@ -34,6 +34,10 @@ printf 'a: a.c\n\tgcc -o a a.c\n' >Makefile && make -s a && ./a`
 			[][]string{{"/usr/bin/node", "-e", `require("fs").readFileSync("/etc/shadow")`}, {"/usr/bin/node", "-e", `require("fs").writeFileSync("x", "x")`}}},
 		{"build", "/usr/bin/gcc", []string{"/bin/sh", "-c", makeC}, "built", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}}},
 		{"agent", "", []string{"/bin/sh", "-c", "echo ran >f && chmod 700 f && cp -p f g && cat g && rm f g"}, "ran", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}, {"/bin/sh", "-c", "chmod 600 $OLDPWD"}}},
+		{"review", "", []string{"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo ran >$TMPDIR/notes/1 && cat $TMPDIR/notes/1"}, "ran", [][]string{
+			{"/bin/sh", "-c", "echo x >f"}, {"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo x >$TMPDIR/notes/1 && rm $TMPDIR/notes/1"}, {"/bin/sh", "-c", "curl --version || exit 1"},
+			{"/bin/sh", "-c", "/usr/bin/git --no-pager push || exit 1"}, {"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo x >$TMPDIR/notes/1 && python3 -c 'import os; open(os.environ[\"TMPDIR\"]+\"/notes/1\")'"},
+		}},
 		{"deterministic", "/usr/bin/python3", []string{"/usr/bin/python3", "-c", "import time; print(open('/dev/urandom', 'rb').read(4).hex(), time.gmtime().tm_year)"}, "0c0e5447 2000", [][]string{{"/usr/bin/python3", "-c", pythonWrite}}},
 		{"default", "", []string{"/bin/sh", "-c", "echo ran >f && cat f && echo x >$TMPDIR/x && rm f"}, "ran", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}}},
 	}

@@ -27,6 +27,7 @@ type sandbox struct {
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
+	rules          []ir.DynamicRule
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -63,7 +64,7 @@ func Run(o Options) (Result, error) {
 }
 
 func newSandbox(o Options) (*sandbox, error) {
-	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain || o.Artifact.Program.Determinism.Random}
+	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain || o.Artifact.Program.Determinism.Random || o.Artifact.Program.HeldEvents()&ir.EventFile != 0}
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
 		s.arch = arch
@@ -87,6 +88,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	var unbound []string
 	s.bound, unbound = bind(s.program, s.options.Params, s.options.Environ, s.options.dir)
 	if len(unbound) > 0 {
+		return nil, nil, &SetupError{unbound}
+	}
+	if unbound = s.bindRules(); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
 	rs, problems := s.confinement(handled)

@@ -44,7 +44,7 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 	}
 	r = &running{s: s, plan: plan, signals: -1}
 	if !s.shared {
-		if r.signals, err = catchSignals(); err != nil {
+		if r.signals, err = catchSignals(s.program.VerifiesExec()); err != nil {
 			return nil, &SetupError{[]string{err.Error()}}
 		}
 	}
@@ -67,7 +67,13 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 // prepare makes what answers for the command. The command may run already; until it is served, its notified calls wait.
 func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	s := r.s
-	r.loop, err = supervise.NewLoop(kernel.Listener{FD: r.child.Listener}, r.child.PIDFD, func() error { return confineThread(rs.own) })
+	r.loop, err = supervise.NewLoop(kernel.Listener{FD: r.child.Listener}, r.child.PIDFD, func() error {
+		if err := confineThread(rs.own); err != nil {
+			return err
+		}
+		_, err := kernel.DropThreadCapabilities(r.plan.Capabilities)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -75,7 +81,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	if r.handlers, err = s.handlers(r.child, family, r.loop, journal, r.life.fail); err != nil {
 		return err
 	}
-	r.life.refuseForks, r.life.stops = r.handlers.refuseForks, r.handlers.stops
+	r.life.refuseForks, r.life.stops, r.life.tracer = r.handlers.refuseForks, r.handlers.stops, r.handlers.tracer
 	if r.dispatcher, err = supervise.NewDispatcher(s.arch, r.handlers.list, s.isNotified, journal); err != nil {
 		return err
 	}
@@ -102,6 +108,7 @@ func (r *running) serve() (Result, error) {
 	if serveErr != nil {
 		r.life.killAll() // an unanswered call would hang its caller for ever
 	}
+	r.handlers.close()
 	result := r.life.finish()
 	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
 		return Result{}, r.s.startFailure(failure)

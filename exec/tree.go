@@ -152,14 +152,19 @@ func noChildren() bool {
 	return errors.Is(err, unix.ECHILD)
 }
 
-// reap collects a child if it has ended.
+// reap collects a child if it has ended. One that is traced may report a stop instead, which is the tracer's to take.
 func (f *family) reap(pid int) bool {
 	for {
-		var used unix.Rusage
-		got, err := unix.Wait4(pid, nil, unix.WNOHANG, &used)
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
+		if err != nil || kernel.ChildPID(&info) != pid || kernel.Trapped(&info) {
+			return false
+		}
+		var used unix.Rusage
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, &used)
 		if err != nil || got != pid {
 			return false
 		}

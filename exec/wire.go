@@ -26,12 +26,15 @@ type wired struct {
 	denied      func() []Denial
 	// limited tells how many processes were killed for limits.memory, and whether the command was one of them.
 	limited func() (killed int, command bool)
+	tracer  tracer
+	close   func()
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
 // if the filter notifies one of its calls.
 //
-//	explain    first: it only watches, or answers what the filter would have refused without asking
+//	rules      first: what they refuse must have no effect at all
+//	explain    it only watches, or answers what the filter would have refused without asking
 //	throttle   the fork family: it only notes that the tree is about to grow
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
@@ -43,8 +46,20 @@ type wired struct {
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 //	dirs       getdents family
+//	program    what a Go program has asked for (Cmd.Handle)
+//	rules      last: the kernel carries out what rules hold and nobody has taken
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (w wired, err error) {
-	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, limited: func() (int, bool) { return 0, false }}
+	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, limited: func() (int, bool) { return 0, false }, close: func() {}}
+	dynamic, limits, err := s.dynamicRules(child, loop, j)
+	if err != nil {
+		return w, err
+	}
+	grants := s.grants
+	if dynamic != nil {
+		w.list = append(w.list, dynamic)
+		w.tracer, w.close = dynamic, dynamic.Close
+		grants = s.grantsUnless(dynamic.Closed)
+	}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
@@ -69,20 +84,20 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, f.current(child.PID), j,
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
-		w.refuseForks = h.Close
+		w.refuseForks, limits.processes = h.Close, h.Limit
 		loop.AtEnd(h.Release)
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
 	}
-	if err := s.memory(&w, child, f, loop, j); err != nil {
+	if err := s.memory(&w, limits, child, f, loop, j); err != nil {
 		return w, err
 	}
 	if err := s.determinism(&w, loop, j); err != nil {
 		return w, err
 	}
 	if s.notifies("fchmodat") {
-		w.list = append(w.list, metadata.New(s.arch, s.grants, j))
+		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
@@ -90,11 +105,14 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if s.notifies("getdents64") || s.notifies("getdents") {
 		w.list = append(w.list, dirs.New(s.arch, loop.CanDefer))
 	}
+	w.list = append(w.list, s.options.hooks.list()...)
+	if dynamic != nil {
+		w.list = append(w.list, dynamic.Last())
+	}
 	// A handler may know calls that this filter settles by itself.
 	for i, h := range w.list {
 		w.list[i] = only{h, slices.DeleteFunc(h.Syscalls(), func(nr abi.Sysno) bool { return !s.isNotified(nr) })}
 	}
-	w.list = append(w.list, s.options.hooks.list()...)
 	return w, nil
 }
 

@@ -65,6 +65,7 @@ func (w *wire) program(p *Program) {
 	optList(m, 11, &p.Origins, (*wire).origin)
 	optList(m, 12, &p.Tests, (*wire).test)
 	m.must(13).determinism(&p.Determinism)
+	optList(m, 14, &p.Rules, (*wire).dynamicRule)
 	m.end()
 }
 

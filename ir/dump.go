@@ -31,6 +31,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.network()
 	d.limits()
 	d.determinism()
+	d.dynamicRules()
 	d.params()
 	d.notified()
 	d.syscalls()

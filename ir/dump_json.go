@@ -35,6 +35,7 @@ type programView struct {
 	Mechanisms  []mechanismView   `json:"mechanisms"`
 	Tests       []testView        `json:"tests"`
 	Determinism determinismView   `json:"determinism"`
+	Rules       []ruleView        `json:"rules"`
 }
 
 type targetView struct {
@@ -172,7 +173,7 @@ func (p *Program) view() programView {
 		Target:   targetView{Landlock: int(p.Target.LandlockABI), Backend: p.Target.Backend},
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
-		Determinism: p.determinismView(),
+		Determinism: p.determinismView(), Rules: p.rulesView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())

@@ -35,6 +35,8 @@ type Program struct {
 	// Tests are the policy's own assertions; they are not enforced but evaluated by `sandlock-compile test`.
 	Tests       []Test      `cbor:"12,keyasint,omitempty"`
 	Determinism Determinism `cbor:"13,keyasint"`
+	// Rules are looked at in order before a held call; see rules.go.
+	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].
@@ -84,12 +86,14 @@ const (
 	FeatureLandlock      Feature = 1 // Landlock, at an ABI
 	FeatureSeccompFilter Feature = 2 // seccomp filter mode
 	FeatureSeccompNotify Feature = 3 // seccomp user notification (a listener)
+	FeaturePtrace        Feature = 4 // tracing descendants (Yama)
 )
 
 var featureNames = map[Feature]string{
 	FeatureLandlock:      "landlock",
 	FeatureSeccompFilter: "seccomp-filter",
 	FeatureSeccompNotify: "seccomp-notify",
+	FeaturePtrace:        "ptrace",
 }
 
 // String returns the feature's name as goldens and `sandlock-exec check` print it.

@@ -54,6 +54,11 @@ func sample() *Program {
 		},
 		Limits:      Limits{Processes: 64, OpenFiles: 1024, TimeMS: 60_000, CPUCores: []uint16{0, 2}, GPU: GPU{Mode: GPUIndices, Devices: []uint16{0}}, ProcessesOrigin: 1, Memory: 512 << 20, CPUPercent: 50, CPUCount: 2, MemoryOrigin: 2},
 		Determinism: Determinism{Random: true, Seed: 1 << 60, ShiftTime: true, TimeStart: ^uint64(0), SortedDirs: true, TimeOrigin: 1},
+		Rules: []DynamicRule{
+			{On: EventExec, Argv: "--force", Exe: "/usr/bin/git", Count: 3, Then: Outcome{Kind: OutcomeErrno, Errno: 1}, Scope: ScopeSandbox, Reason: "no force", Origin: 1},
+			{On: EventFile, Path: "**/.git/hooks/**", AfterExec: true, Then: Outcome{Kind: OutcomeAudit}, Do: []Change{{Kind: ChangeDenyPath, Path: "${work}/.git"}}, Scope: ScopeProcess},
+			{On: EventClone | EventExec, Then: Outcome{Kind: OutcomeNone}, Do: []Change{{Kind: ChangeProcesses, Value: 4}, {Kind: ChangeMemory, Value: 64 << 20}}, Scope: ScopeSandbox},
+		},
 		Params: []Param{
 			{Name: "work", Type: ParamDir, Under: []Template{"${home}/src", "/srv"}, Origin: 1},
 			{Name: "tool", Type: ParamString, HasDefault: true, Default: "make", Pattern: "[a-z]+"},

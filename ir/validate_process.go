@@ -221,6 +221,9 @@ func (p *Program) checkStart() error {
 	if d := &p.Determinism; d.Random || d.ShiftTime || d.SortedDirs {
 		return errors.New("determinism needs a supervisor, and the start is in place")
 	}
+	if len(p.Rules) > 0 {
+		return errors.New("rules need a supervisor, and the start is in place")
+	}
 	for i := range p.Seccomp.Filters {
 		f := &p.Seccomp.Filters[i]
 		if f.notifies() || returnsNotify(f.Program) || len(f.Observe) > 0 {

@@ -30,7 +30,7 @@ func TestValidateRefuses(t *testing.T) {
 	firstFilter := func(p *Program) *ArchFilter { return &p.Seccomp.Filters[0] }
 	clause := func(p *Program) *Clause { return &p.Seccomp.Filters[1].Table[1].Clauses[0] }
 	inPlace := func(p *Program) {
-		p.Process.Start, p.Limits, p.Determinism = StartInPlace, Limits{}, Determinism{}
+		p.Process.Start, p.Limits, p.Determinism, p.Rules = StartInPlace, Limits{}, Determinism{}, nil
 		for i := range p.Seccomp.Filters {
 			f := &p.Seccomp.Filters[i]
 			f.Table[2].Action, f.Observe, f.ObserveCalls = Allow, nil, nil
@@ -135,6 +135,32 @@ func TestValidateRefuses(t *testing.T) {
 		{"gpu devices", func(p *Program) { p.Limits.GPU.Mode = GPUAll }, "GPU mode 1 with 1 devices"},
 		{"gpu none listed", func(p *Program) { p.Limits.GPU.Devices = nil }, "GPU mode 2 with 0 devices"},
 		{"limit origin", func(p *Program) { p.Limits.TimeOrigin = 9 }, "origin 9"},
+
+		{"no event", func(p *Program) { p.Rules[0].On = 0 }, "events 0x0"},
+		{"unknown event", func(p *Program) { p.Rules[0].On = 1 << 15 }, "events 0x8000"},
+		{"arguments of an open", func(p *Program) { p.Rules[0].On = EventOpen }, "condition on arguments"},
+		{"path of a program", func(p *Program) { p.Rules[1].On |= EventExec }, "condition on a path"},
+		{"NUL in an argument", func(p *Program) { p.Rules[0].Argv = "a\x00b" }, "no argument can contain"},
+		{"relative program", func(p *Program) { p.Rules[0].Exe = "git" }, "not absolute"},
+		{"malformed pattern", func(p *Program) { p.Rules[1].Path = "**/[a" }, "syntax error in pattern"},
+		{"climbing pattern", func(p *Program) { p.Rules[1].Path = "**/../a" }, `has a ".." element`},
+		{"pattern of an unknown parameter", func(p *Program) { p.Rules[1].Path = "${nobody}/*" }, "not declared"},
+		{"scope", func(p *Program) { p.Rules[0].Scope = 0 }, "scope 0 is unknown"},
+		{"outcome", func(p *Program) { p.Rules[0].Then.Kind = 5 }, "outcome 5 is unknown"},
+		{"outcome without errno", func(p *Program) { p.Rules[0].Then.Errno = 0 }, "outcome 3 with errno 0"},
+		{"rule without effect", func(p *Program) { p.Rules[2].Do = nil }, "neither an outcome nor a change"},
+		{"change", func(p *Program) { p.Rules[2].Do[0].Kind = 4 }, "kind 4 is unknown"},
+		{"wider processes", func(p *Program) { p.Rules[2].Do[0].Value = 65 }, "a rule can only narrow"},
+		{"wider memory", func(p *Program) { p.Limits.Memory = 1 << 20 }, "a rule can only narrow"},
+		{"memory without a limit", func(p *Program) { p.Limits.Memory = 0 }, "a rule can only narrow"},
+		{"limit of one process", func(p *Program) { p.Rules[2].Scope = ScopeProcess }, "counted for the whole sandbox"},
+		{"path in a number", func(p *Program) { p.Rules[2].Do[0].Path = "/a" }, "a path for a number"},
+		{"number in a path", func(p *Program) { p.Rules[1].Do[0].Value = 1 }, "a number for a path"},
+		{"relative denied path", func(p *Program) { p.Rules[1].Do[0].Path = "a" }, "not absolute"},
+		{"rule reason", func(p *Program) { p.Rules[0].Reason = "a\nb" }, "control character"},
+		{"rule origin", func(p *Program) { p.Rules[0].Origin = 3 }, "origin 3"},
+		{"many rules", func(p *Program) { p.Rules = make([]DynamicRule, MaxRules+1) }, "65 elements"},
+		{"in place, rules", func(p *Program) { r := p.Rules[:1]; inPlace(p); p.Rules = r }, "rules need a supervisor"},
 
 		{"in place, processes", func(p *Program) { inPlace(p); p.Limits.Processes = 1 }, "need a supervisor"},
 		{"in place, time", func(p *Program) { inPlace(p); p.Limits.TimeMS = 1 }, "need a supervisor"},

@@ -72,6 +72,7 @@ func printHost(s *streams, h kernel.Host) {
 	offer("seccomp notify", h.SeccompNotify, h.NotifyReason)
 	offer("  wait killable", h.WaitKillable, "slower to interrupt: needs Linux 5.19")
 	offer("  sync wake-up", h.SyncWakeUp, "notified calls are slower: needs Linux 6.7")
+	offer("ptrace", h.Ptrace, h.PtraceReason)
 	offer("user namespaces", h.UserNamespaces, h.UserNSReason)
 	offer("cgroup delegation", h.CgroupV2 != "", h.CgroupReason)
 }

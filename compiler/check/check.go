@@ -30,6 +30,7 @@ var rules = []func(*checker){
 	checkGroups,
 	checkSyscallArgs,
 	checkLimits,
+	checkRules,
 	checkTests,
 }
 

@@ -81,6 +81,13 @@ func checkTemplates(c *checker) {
 	for _, it := range c.Network.AllowBind.Items {
 		c.ports(it.V, it.Origin)
 	}
+	for _, it := range c.Rules.Items {
+		c.path(it.V.If.Exe)
+		c.path(it.V.If.Path)
+		for _, do := range it.V.Do.Items {
+			c.path(do.V.DenyPath)
+		}
+	}
 	for _, it := range c.Tests.Items {
 		c.path(it.V.Case.Open)
 	}

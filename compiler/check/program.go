@@ -34,6 +34,7 @@ func checkSupervisor(c *checker) {
 		{c.Limits.CPU.Set && c.Limits.CPU.V < 100, c.Limits.CPU.Origin, "it measures and stops the sandbox"},
 		{c.Determinism.RandomSeed.Set, c.Determinism.RandomSeed.Origin, "it answers from the seed"},
 		{c.Determinism.TimeStart.Set, c.Determinism.TimeStart.Origin, "it shows the shifted time"},
+		{len(c.Rules.Items) > 0, c.Rules.Origin, "it looks at calls before they are carried out"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

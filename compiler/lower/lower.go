@@ -38,7 +38,7 @@ func New(p *policy.Policy) *Unit {
 func Fields() []string {
 	return slices.Concat(
 		identityFields, targetFields, paramsFields, programFields, filesystemFields, networkFields, syscallsFields,
-		limitsFields, determinismFields, testsFields,
+		limitsFields, determinismFields, rulesFields, testsFields,
 	)
 }
 

@@ -19,6 +19,7 @@ func Mechanisms(u *Unit) {
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
 	determinismMechanisms(u, add)
+	ruleMechanisms(u, add)
 	slices.SortFunc(*m, func(a, b ir.Mechanism) int {
 		return cmp.Or(cmp.Compare(a.Feature, b.Feature), cmp.Compare(a.Choice, b.Choice))
 	})

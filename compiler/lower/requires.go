@@ -18,6 +18,9 @@ func Requires(u *Unit) {
 	if fields := notifyFields(u); len(fields) > 0 {
 		p.Requires = append(p.Requires, ir.Requirement{Feature: ir.FeatureSeccompNotify, Fields: fields})
 	}
+	if p.VerifiesExec() {
+		p.Requires = append(p.Requires, ir.Requirement{Feature: ir.FeaturePtrace, Fields: []string{"rules"}})
+	}
 }
 
 // landlockFloor is the lowest ABI that knows every right that may not be dropped. It can be below the target: a
@@ -66,6 +69,9 @@ func notifyFields(u *Unit) []string {
 		if notifies(u.Program, n.call) {
 			fields = append(fields, n.field)
 		}
+	}
+	if len(u.Program.Rules) > 0 {
+		fields = append(fields, "rules")
 	}
 	return fields
 }

@@ -63,7 +63,10 @@ const (
 	cloneNamespaces = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 )
 
-const reasonProcesses = "limits.processes"
+const (
+	reasonProcesses = "limits.processes"
+	reasonRules     = "rules"
+)
 
 func (b *builder) clone() ir.SyscallEntry {
 	e := b.fork()
@@ -81,6 +84,9 @@ func (b *builder) fork() ir.SyscallEntry {
 	if b.req.ProcessLimit && !b.req.NoSupervisor {
 		return ir.SyscallEntry{Action: ir.Notify, Reason: reasonProcesses, Origin: b.req.ProcessOrigin}
 	}
+	if b.req.HoldForks && !b.req.NoSupervisor {
+		return ir.SyscallEntry{Action: ir.Notify, Reason: reasonRules, Origin: b.req.HoldOrigin}
+	}
 	return ir.SyscallEntry{Action: ir.Allow}
 }
 
@@ -91,12 +97,16 @@ const sigchld = 17
 // restarts the parent would see EINTR, which fork(2) never returns (see exec/handler/restart).
 func (b *builder) sigaction() ir.SyscallEntry {
 	e := ir.SyscallEntry{Action: ir.Allow}
-	if _, denied := b.deniedByPolicy("clone"); !denied && b.fork().Action == ir.Notify {
-		e.Clauses = []ir.Clause{{
-			Conds:  []ir.Cond{is(0, sigchld), {Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: 0}},
-			Action: ir.Notify, Reason: "limits.processes: a child that ends must not interrupt fork", Origin: b.req.ProcessOrigin,
-		}}
+	reason, origin := "limits.processes: a child that ends must not interrupt fork", b.req.ProcessOrigin
+	if fork := b.fork(); fork.Reason == reasonRules || fork.Action != ir.Notify && b.req.HoldCalls {
+		reason, origin = "rules: a child that ends must not interrupt a held call", b.req.HoldOrigin
+	} else if _, denied := b.deniedByPolicy("clone"); denied || fork.Action != ir.Notify {
+		return e
 	}
+	e.Clauses = []ir.Clause{{
+		Conds:  []ir.Cond{is(0, sigchld), {Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: 0}},
+		Action: ir.Notify, Reason: reason, Origin: origin,
+	}}
 	return e
 }
 

@@ -31,6 +31,10 @@ type Request struct {
 	ProcessLimit  bool
 	ProcessOrigin ir.OriginRef
 
+	// HoldForks hands each new process to the supervisor for a rule, HoldCalls tells that rules hold other calls.
+	HoldForks, HoldCalls bool
+	HoldOrigin           ir.OriginRef
+
 	// WriteGrants tells that some path may be written: then metadata changes are done by the supervisor.
 	WriteGrants bool
 
@@ -84,6 +88,7 @@ type ArgRule struct {
 	Mask    uint64 // 0 means all bits
 	Then    Then
 	Origin  ir.OriginRef
+	Reason  string // why a feature denies; "" = the policy says so in syscalls.args
 }
 
 // Then is the effect of an [ArgRule].

@@ -239,7 +239,7 @@ func (b *builder) narrow(name string, e ir.SyscallEntry) ir.SyscallEntry {
 		}
 		if r.Then == ThenDeny {
 			denials = append(denials, ir.Clause{
-				Conds: []ir.Cond{cond}, Action: b.deny(abi.EPERM), Reason: "syscalls.args", Origin: r.Origin,
+				Conds: []ir.Cond{cond}, Action: b.deny(abi.EPERM), Reason: cmp.Or(r.Reason, "syscalls.args"), Origin: r.Origin,
 			})
 			continue
 		}

@@ -25,12 +25,14 @@ type Line struct {
 	Time     string `json:"time"` // RFC 3339 with nanoseconds, UTC
 	Artifact string `json:"artifact"`
 	Policy   string `json:"policy"`
-	Event    string `json:"event"` // start, denied, limit, observed, error, timeout, exit, suppressed
+	Event    string `json:"event"` // start, held, denied, limit, observed, error, timeout, exit, suppressed
 
 	PID     int    `json:"pid,omitempty"`
+	Parent  int    `json:"parent,omitempty"`
 	Command string `json:"command,omitempty"`
 	Syscall string `json:"syscall,omitempty"`
 	Path    string `json:"path,omitempty"`
+	Path2   string `json:"path2,omitempty"`
 	Address string `json:"address,omitempty"`
 	Verdict string `json:"verdict,omitempty"`
 	Reason  string `json:"reason,omitempty"`
@@ -69,7 +71,7 @@ func New(w io.Writer, artifact, policy string) *Log {
 func (l *Log) Record(e supervise.Event) {
 	l.Write(Line{
 		Event: e.Kind, PID: e.PID, Command: e.Command, Syscall: e.Syscall, Path: e.Path, Address: e.Address,
-		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin,
+		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin, Path2: e.Path2, Argv: e.Argv, Parent: e.Parent,
 	})
 }
 

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,10 +24,28 @@ const (
 
 // AddFD installs a copy of fd in the caller's table and answers the call with its number, in one step. flags is 0 or
 // O_CLOEXEC.
+//
+// No signal may interrupt it. The kernel takes the call for answered before the caller has taken the descriptor up; when
+// the wait for that is interrupted it withdraws the descriptor and not the answer, and the caller sees 0: its standard
+// input in place of the file that it opened (kernel/seccomp.c, seccomp_notify_addfd).
 func (l Listener) AddFD(id uint64, fd int, flags uint32) error {
 	r := notifAddFD{id: id, flags: addFDSend, srcfd: uint32(fd), newfdFlags: flags}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.FD), ioctlNotifAddFD, uintptr(unsafe.Pointer(&r)))
-	return errnoErr(e)
+	return errnoErr(undisturbed(uintptr(l.FD), ioctlNotifAddFD, uintptr(unsafe.Pointer(&r))))
+}
+
+// undisturbed is ioctl with all signals blocked. The Go runtime must not get between: a thread that it parks meanwhile would
+// not see the signal by which it reaches every thread (syscall.AllThreadsSyscall) and would wait for with the world stopped.
+// So there are no calls here that it notices, and no place where it could preempt.
+//
+//go:nosplit
+//go:norace
+func undisturbed(fd, request, arg uintptr) syscall.Errno {
+	const setBytes = 8 // of the kernel's sigset_t
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), setBytes, 0, 0)
+	_, _, e := syscall.RawSyscall(unix.SYS_IOCTL, fd, request, arg)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, setBytes, 0, 0)
+	return e
 }
 
 // ThreadPIDFD opens a pidfd of the thread tid (PIDFD_THREAD, Linux 6.9), or of its process on older kernels.

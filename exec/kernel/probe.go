@@ -21,6 +21,8 @@ type Host struct {
 	NotifyReason   string // why not
 	WaitKillable   bool   // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	SyncWakeUp     bool   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+	Ptrace         bool   // descendants can be traced
+	PtraceReason   string // why not
 	UserNamespaces bool
 	UserNSReason   string // why not, with the setting that forbids it
 	CgroupV2       string // delegated, writable cgroup v2 directory, or ""
@@ -37,6 +39,7 @@ func Probe() Host {
 	}
 	h.SeccompFilter = actionAvailable(seccompRetErrno)
 	h.probeListener()
+	h.Ptrace, h.PtraceReason = probePtrace()
 	h.UserNamespaces, h.UserNSReason = probeUserNamespace()
 	h.CgroupV2, h.CgroupReason = probeCgroup()
 	return h
@@ -45,7 +48,9 @@ func Probe() Host {
 // ProbeForStart asks only for what a program can require, as cheaply as can be. What it says is proven a moment later,
 // by the start itself: the ruleset is created, the listener installed, or the start fails.
 func ProbeForStart() Host {
+	traces, reason := probePtrace()
 	return Host{
+		Ptrace: traces, PtraceReason: reason,
 		LandlockABI:   LandlockABI(),
 		SeccompFilter: actionAvailable(seccompRetErrno),
 		SeccompNotify: actionAvailable(seccompRetUserNotif),
@@ -98,6 +103,18 @@ func tryListener() (fd int, killable bool, err error) {
 		}
 	}
 	return -1, false, fmt.Errorf("seccomp listener: %w", err)
+}
+
+// probePtrace asks Yama, where there is one: up to scope 1 ancestors may trace.
+func probePtrace() (bool, string) {
+	b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil {
+		return true, "" // no Yama
+	}
+	if scope := strings.TrimSpace(string(b)); scope != "0" && scope != "1" {
+		return false, "sysctl kernel.yama.ptrace_scope " + scope + ", 1 is needed"
+	}
+	return true, ""
 }
 
 // probeUserNamespace makes one, in a child: success with unshare(2) alone would say little, since distributions let

@@ -53,8 +53,17 @@ const pageSize = 4096 // the smallest page of any architecture; reading by small
 
 // Path reads a NUL-terminated path. Paths are bytes: nothing is assumed about their encoding.
 func (c *Call) Path(arg int) (string, error) {
+	s, err := c.Text(c.Args[arg])
+	if err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// Text reads a NUL-terminated text of less than PATH_MAX bytes. A longer one is cut, and the error is ENAMETOOLONG.
+func (c *Call) Text(addr uint64) (string, error) {
 	var buf [maxPath]byte
-	addr, n := c.Args[arg], 0
+	n := 0
 	c.memoryRead = true
 	for n < maxPath {
 		// Never across a page: the string may end just before an unmapped one.
@@ -71,7 +80,10 @@ func (c *Call) Path(arg int) (string, error) {
 		}
 		n += got
 	}
-	return "", unix.ENAMETOOLONG
+	if !c.guest.Valid(c.id) {
+		return "", unix.ESRCH
+	}
+	return string(buf[:n]), unix.ENAMETOOLONG
 }
 
 // Bytes reads exactly len(b) bytes.

@@ -37,9 +37,12 @@ type Journal interface {
 type Event struct {
 	Kind    string // "denied", "observed", "limit", "error"
 	PID     int    // thread id of the caller
+	Parent  int    // process id of its parent, where it is known
 	Command string // the caller's argv[0]; the journal fills it in
 	Syscall string
 	Path    string // what the call named, if a path
+	Path2   string // the second path of a call that names two
+	Argv    []string
 	Address string // what the call named, if a network address
 	Verdict string // "EPERM", "allowed", …
 	Reason  string

@@ -187,7 +187,9 @@ func (l *Loop) carryOut(call *Call, v Verdict) error {
 	if err := l.awaitResumed(); err != nil {
 		return err
 	}
-	l.deferred.start(l.dispatcher, *call, v.later)
+	if !l.deferred.start(l.dispatcher, *call, v.later) && v.drop != nil {
+		v.drop()
+	}
 	return nil
 }
 

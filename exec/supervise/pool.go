@@ -56,15 +56,16 @@ type deferred struct {
 // full reports whether one more call would be refused. Only the loop's thread starts calls, so there it stays false.
 func (p *pool) full() bool { return len(p.places) >= p.most }
 
-// start runs f for a call. It is used on the loop's thread only.
-func (p *pool) start(d *Dispatcher, c Call, f func(context.Context) Verdict) {
+// start runs f for a call, unless there is no room. It is used on the loop's thread only.
+func (p *pool) start(d *Dispatcher, c Call, f func(context.Context) Verdict) (started bool) {
 	if p.full() {
 		answer(p.listener, 0, c.id, Errno(unix.EAGAIN))
-		return
+		return false
 	}
 	p.places <- struct{}{}
 	p.answers.Add(1)
 	go deferred{p, c, f, d}.run()
+	return true
 }
 
 func (d deferred) run() {

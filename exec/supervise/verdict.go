@@ -16,6 +16,7 @@ type Verdict struct {
 	reason Reason
 	later  func(context.Context) Verdict
 	then   func(*Call) Verdict
+	drop   func() // for later: what it holds
 }
 
 type verdictKind uint8
@@ -86,6 +87,18 @@ func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResu
 func (v Verdict) raced(memoryRead bool) bool {
 	return v.kind == verdictContinue && (v.reason == 0 || memoryRead && v.reason != KernelDecides)
 }
+
+// Dropping has release called should a deferred function never be run, so that what it holds is not lost.
+func (v Verdict) Dropping(release func()) Verdict {
+	v.drop = release
+	return v
+}
+
+// Defers reports whether the verdict leaves the loop.
+func (v Verdict) Defers() bool { return v.kind == verdictDefer }
+
+// Deferred returns the function that was deferred, for tests.
+func (v Verdict) Deferred() func(context.Context) Verdict { return v.later }
 
 // String says what the verdict is, for tests and reports.
 func (v Verdict) String() string {

@@ -9,7 +9,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var raceCommands = []command{{"swap-race", "DIR SECRET N", 3, swapRace}}
+var raceCommands = []command{{"swap-race", "DIR SECRET N", 3, swapRace}, {"pointer-race", "FILE SECRET N", 3, pointerRace}}
+
+// pointerRace opens a path N times while another thread writes FILE and SECRET over it in turn, which are equally long.
+func pointerRace(args []string) outcome {
+	file, secret, n := args[0], args[1], number(args[2])
+	if len(file) != len(secret) {
+		return "the paths differ in length"
+	}
+	path := append([]byte(file), 0)
+	var stop atomic.Bool
+	var swaps atomic.Int64
+	go func() {
+		runtime.LockOSThread()
+		for !stop.Load() {
+			copy(path, secret)
+			copy(path, file)
+			swaps.Add(1)
+		}
+	}()
+	leaks, opened, refused := 0, 0, 0
+	buf := make([]byte, 1)
+	for i := 0; i < n || swaps.Load() < int64(n/2); i++ {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, at(unix.AT_FDCWD), address(path), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		if errno != 0 {
+			refused++
+			continue
+		}
+		opened++
+		if got, _ := unix.Read(int(fd), buf); got == 1 && buf[0] == 'S' {
+			leaks++
+		}
+		unix.Close(int(fd))
+	}
+	stop.Store(true)
+	return value("leaks=%s opened=%s refused=%s", anyOrNone(leaks), anyOrNone(opened), anyOrNone(refused))
+}
+
+// at makes a register of a directory descriptor.
+func at(fd int) uintptr { return uintptr(fd) }
 
 // swapRace opens DIR/link N times while another thread makes it point to DIR/ok and to SECRET in turn. SECRET's first
 // byte is "S"; an open that reads it is a leak. A race needs two runners: on a busy machine the opens go on until the

@@ -142,6 +142,13 @@ func (h *Handler) record(p *supervise.Process, call, reason string) {
 	h.Journal.Record(e)
 }
 
+// Lower lowers the limit; it never raises it.
+func (h *Handler) Lower(n uint64) {
+	h.Limit = min(h.Limit, n)
+	h.ledger.limit = h.Limit
+	h.rearm(soonest)
+}
+
 // Kills returns how many processes were killed for the limit, and whether the command itself was one of them.
 func (h *Handler) Kills() (n int, command bool) { return h.kills, h.command }
 

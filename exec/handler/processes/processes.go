@@ -60,6 +60,9 @@ func (h *Handler) Close() { h.closing.Store(true) }
 // Release lets go of the processes that were counted, once no call comes any more.
 func (h *Handler) Release() { h.census.release() }
 
+// Limit lowers the limit; it never raises it.
+func (h *Handler) Limit(n uint32) { h.limit = min(h.limit, int(n)) }
+
 // Handle counts the process that the call is about to create. Flags are register arguments, so continuing is safe.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if c.Nr == h.clone && c.Args[0]&unix.CLONE_THREAD != 0 {

@@ -1,0 +1,85 @@
+package check
+
+import (
+	"strings"
+
+	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lower"
+	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// checkRules refuses dynamic rules that ask for what their events do not have, and those that would widen.
+func checkRules(c *checker) {
+	if n := len(c.Rules.Items); n > ir.MaxRules {
+		c.errorf(c.Rules.Items[ir.MaxRules].Origin, "list-size", "%d rules, at most %d are allowed", n, ir.MaxRules)
+	}
+	for i := range c.Rules.Items {
+		r := &c.Rules.Items[i].V
+		c.conditionFits(r, r.If.ArgvContains, ir.EventExec, "execve")
+		if v := r.If.ArgvContains; strings.Contains(v.V, "${") {
+			c.add(diag.At(v.Origin, "rule-text", "arguments are compared as they are: no parameter is replaced here").WithHint("write the text itself, or use exe or path"))
+		}
+		c.conditionFits(r, r.If.Path, ir.EventFile, "file, open, unlink and rename")
+		for _, do := range r.Do.Items {
+			c.narrows(r, &do.V)
+		}
+		c.reached(i)
+	}
+}
+
+func events(r *policy.DynamicRule) (all ir.Events) {
+	for _, on := range r.On.Items {
+		all |= lower.RuleEvents[on.V]
+	}
+	return all
+}
+
+// conditionFits refuses a condition on what only some of a rule's events have: the rule would never match the others.
+func (c *checker) conditionFits(r *policy.DynamicRule, v policy.Val[string], has ir.Events, names string) {
+	if !v.Set {
+		return
+	}
+	if lacking := events(r) &^ has; lacking != 0 {
+		d := diag.At(v.Origin, "rule-condition", "only %s events have it, and the rule is also about %s", names, strings.Join(lacking.Names(), ", "))
+		c.add(d.WithHint("write another rule for the other events"))
+	}
+}
+
+// narrows refuses changes that are not below the limit that they change.
+func (c *checker) narrows(r *policy.DynamicRule, do *policy.RuleDo) {
+	check := func(origin policy.Origin, field string, value uint64, limit uint64, limitOrigin policy.Origin) {
+		switch {
+		case limit == 0:
+			c.errorf(origin, "rule-narrows", "there is no %s that it could narrow", field)
+		case value > limit:
+			c.add(diag.At(origin, "rule-widens", "a rule can only narrow, and %d is more than %s", value, field).WithNote(limitOrigin.Place, "the limit is set at"))
+		case r.Scope.V == "process":
+			d := diag.At(origin, "rule-scope", "%s is counted for the whole sandbox, not for a process and its descendants", field)
+			c.add(d.WithHint(`leave out scope: "process"`))
+		}
+	}
+	if v := do.RestrictProcesses; v.Set {
+		check(v.Origin, "limits.processes", uint64(v.V), uint64(c.Limits.Processes.V), c.Limits.Processes.Origin)
+	}
+	if v := do.RestrictMemory; v.Set {
+		check(v.Origin, "limits.memory", v.V, c.Limits.Memory.V, c.Limits.Memory.Origin)
+	}
+}
+
+func conditional(c *policy.RuleCondition) bool {
+	return c.ArgvContains.Set || c.Exe.Set || c.Host.Set || c.Port.Set || c.Path.Set || c.Protocol.Set || c.After.Set || c.Count.Set
+}
+
+// reached warns of a rule that an earlier one leaves nothing for.
+func (c *checker) reached(i int) {
+	rule := c.Rules.Items[i]
+	for _, earlier := range c.Rules.Items[:i] {
+		e := &earlier.V
+		always := !conditional(&e.If)
+		if always && e.Then.Action.Set && events(&rule.V) != 0 && events(&rule.V)&^events(e) == 0 {
+			c.add(diag.At(rule.Origin, "no-effect", "an earlier rule decides all of these events").AsWarning().WithNote(earlier.Origin.Place, "decided at"))
+			return
+		}
+	}
+}

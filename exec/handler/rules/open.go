@@ -1,0 +1,319 @@
+package rules
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// openRequest is an open. What exists is pinned and opened through the pin; what is to be created is created by its name
+// in a pinned directory, and only if nothing has that name by then.
+type openRequest struct {
+	at      kernel.Base
+	path    string
+	flags   int
+	mode    uint32
+	resolve uint64
+	tid     int
+
+	pinned *kernel.Pin // the file, or the directory that it is to be created in
+	kind   uint32      // type of the file
+	create string      // name of the file to be created
+}
+
+const openFlags = unix.O_ACCMODE | unix.O_CREAT | unix.O_EXCL | unix.O_NOCTTY | unix.O_TRUNC | unix.O_APPEND | unix.O_NONBLOCK |
+	unix.O_DSYNC | unix.O_SYNC | unix.O_ASYNC | unix.O_DIRECT | unix.O_LARGEFILE | unix.O_DIRECTORY | unix.O_NOFOLLOW |
+	unix.O_NOATIME | unix.O_CLOEXEC | unix.O_PATH | unix.O_TMPFILE
+
+func newOpen(c *supervise.Call, dirfd int32, arg int, flags int, mode uint32, resolve uint64) (request, error) {
+	path, err := c.Path(arg)
+	if err != nil {
+		return nil, err
+	}
+	if flags&unix.O_PATH != 0 {
+		flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC // the kernel ignores the rest
+	}
+	return &openRequest{
+		at: kernel.Base{TID: c.TID, DirFD: dirfd}, path: path, flags: flags & openFlags, mode: mode & 0o7777, resolve: resolve, tid: c.TID,
+	}, nil
+}
+
+func readOpen(c *supervise.Call) (request, error) {
+	return newOpen(c, kernel.AtCWD, 0, int(c.Arg32(1)), uint32(c.Args[2]), 0)
+}
+
+func readOpenat(c *supervise.Call) (request, error) {
+	return newOpen(c, c.Arg32(0), 1, int(c.Arg32(2)), uint32(c.Args[3]), 0)
+}
+
+func readCreat(c *supervise.Call) (request, error) {
+	return newOpen(c, kernel.AtCWD, 0, unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, uint32(c.Args[1]), 0)
+}
+
+// readOpenat2 takes struct open_how. Fields that are not known yet must be zero, as for a kernel that does not know them.
+func readOpenat2(c *supervise.Call) (request, error) {
+	const known, most = 24, 4096
+	size := c.Args[3]
+	if size < known {
+		return nil, unix.EINVAL
+	}
+	if size > most {
+		return nil, unix.E2BIG
+	}
+	how := make([]byte, size)
+	if err := c.Bytes(c.Args[2], how); err != nil {
+		return nil, err
+	}
+	for _, b := range how[known:] {
+		if b != 0 {
+			return nil, unix.E2BIG
+		}
+	}
+	flags, mode, resolve := binary.NativeEndian.Uint64(how), binary.NativeEndian.Uint64(how[8:]), binary.NativeEndian.Uint64(how[16:])
+	creates := flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0
+	if flags&^uint64(openFlags) != 0 || mode&^0o7777 != 0 || mode != 0 && !creates {
+		return nil, unix.EINVAL
+	}
+	return newOpen(c, c.Arg32(0), 1, int(flags), uint32(mode), resolve)
+}
+
+func (r *openRequest) named() []string { return []string{r.path} }
+
+// maxTries bounds how often a file may appear and vanish, and how many dangling links may lead to what is created.
+const maxTries = 16
+
+func (r *openRequest) pin(h *Handler) ([]query.File, error) {
+	at, path := r.at, r.path
+	exclusive := r.flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL
+	for range maxTries {
+		if !exclusive {
+			p, err := kernel.Resolve(at, path, r.flags&unix.O_NOFOLLOW == 0, r.resolve)
+			if err == nil {
+				return r.existing(h, p)
+			}
+			if !errors.Is(err, unix.ENOENT) || r.flags&unix.O_CREAT == 0 {
+				return nil, err
+			}
+		}
+		if r.resolve != 0 {
+			return nil, unix.EOPNOTSUPP // creating within a restricted walk; openat2 is withheld where it would matter
+		}
+		dir, name, slash, err := kernel.ResolveParent(at, path)
+		if err != nil {
+			return nil, err
+		}
+		if slash || name == "." || name == ".." {
+			dir.Close()
+			return nil, unix.EISDIR
+		}
+		target, err := linkTarget(dir, name)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			r.pinned, r.create = &dir, name
+			return []query.File{h.targets.file(child(dir.Path, name), kernel.FileID{}, false)}, nil
+		case exclusive:
+			dir.Close()
+			return nil, unix.EEXIST
+		case err == nil && r.flags&unix.O_NOFOLLOW == 0:
+			// A dangling link: the file is created where it points to.
+			at, path = kernel.Base{TID: r.tid, Own: &dir}, target
+			defer dir.Close()
+		default:
+			dir.Close() // it has appeared meanwhile
+		}
+	}
+	return nil, unix.ELOOP
+}
+
+// linkTarget returns where a symbolic link points; EINVAL for what is none, ENOENT for nothing.
+func linkTarget(dir kernel.Pin, name string) (string, error) {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(dir.FD, name, buf[:])
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+func (r *openRequest) existing(h *Handler, p kernel.Pin) ([]query.File, error) {
+	r.pinned = &p
+	id, mode, err := p.ID()
+	if err != nil {
+		return nil, err
+	}
+	r.kind = mode & unix.S_IFMT
+	isDir := r.kind == unix.S_IFDIR
+	switch {
+	case r.kind == unix.S_IFLNK && r.flags&unix.O_PATH == 0:
+		return nil, unix.ELOOP
+	case r.flags&unix.O_DIRECTORY != 0 && !isDir:
+		return nil, unix.ENOTDIR
+	case isDir && r.flags&unix.O_CREAT != 0:
+		return nil, unix.EISDIR
+	}
+	return []query.File{h.targets.file(p.Path, id, true)}, nil
+}
+
+func (r *openRequest) tmpfile() bool { return r.flags&unix.O_TMPFILE == unix.O_TMPFILE }
+
+func (r *openRequest) check(h *Handler) refusal {
+	if r.flags&unix.O_PATH != 0 {
+		return refusal{} // Landlock asks for no right, and the descriptor gives none
+	}
+	var want uint64
+	switch r.flags & unix.O_ACCMODE {
+	case unix.O_RDONLY:
+		want = abi.FSReadFile
+	case unix.O_WRONLY:
+		want = abi.FSWriteFile
+	default:
+		want = abi.FSReadFile | abi.FSWriteFile
+	}
+	if r.create != "" {
+		if no := h.granted(r.pinned.Path, abi.FSMakeReg); no.errno != 0 {
+			return no
+		}
+		return h.granted(child(r.pinned.Path, r.create), want)
+	}
+	if r.kind == unix.S_IFDIR && !r.tmpfile() {
+		want = abi.FSReadDir
+	}
+	if r.flags&unix.O_TRUNC != 0 && r.kind == unix.S_IFREG {
+		want |= abi.FSTruncate
+	}
+	return h.granted(r.pinned.Path, want)
+}
+
+func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
+	cloexec := uint32(r.flags & unix.O_CLOEXEC)
+	if r.flags&unix.O_PATH != 0 {
+		fd, err := unix.FcntlInt(uintptr(r.pinned.FD), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return supervise.Errno(errno(err))
+		}
+		return supervise.AddFD(fd, cloexec)
+	}
+	mode := r.mode
+	if r.create != "" || r.tmpfile() {
+		mask, err := kernel.Umask(r.tid)
+		if err != nil {
+			return supervise.Errno(unix.EPERM)
+		}
+		mode &^= mask
+	}
+	if r.create != "" {
+		// Whatever comes to have the name in between is not what was decided about.
+		flags := r.flags&^unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		fd, err := unix.Openat(r.pinned.FD, r.create, flags, mode)
+		if errors.Is(err, unix.EEXIST) && r.flags&unix.O_EXCL == 0 {
+			// Somebody was faster. The name is still the one that was decided about.
+			fd, err = r.openHere(r.flags&^unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NOCTTY)
+		}
+		if err != nil {
+			return supervise.Errno(errno(err))
+		}
+		return supervise.AddFD(fd, cloexec)
+	}
+	if r.kind == unix.S_IFCHR && r.isTTY() && !kernel.SharesTerminal(r.tid) {
+		return supervise.Errno(unix.ENXIO)
+	}
+	fd, err := r.reopen(ctx, mode)
+	if errors.Is(err, errWouldBlock) {
+		return supervise.Defer(nil) // file asks again with a context
+	}
+	if err != nil {
+		return supervise.Errno(errno(err))
+	}
+	return supervise.AddFD(fd, cloexec)
+}
+
+var errWouldBlock = errors.New("would block")
+
+// reopen opens the pinned file. Without a context it never waits: not for the other end of a FIFO, a carrier on a
+// terminal's line, or the holder of a lease, all of which a command has in its hand.
+func (r *openRequest) reopen(ctx context.Context, mode uint32) (int, error) {
+	flags := r.flags&^(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW) | unix.O_CLOEXEC | unix.O_NOCTTY
+	path := r.pinned.SelfPath()
+	wants := r.flags&unix.O_NONBLOCK != 0
+	if ctx != nil && !wants {
+		defer r.giveUpWith(ctx)()
+		return open(path, flags, mode)
+	}
+	if r.kind == unix.S_IFIFO && !wants && r.flags&unix.O_ACCMODE != unix.O_RDWR {
+		return -1, errWouldBlock
+	}
+	fd, err := open(path, flags|unix.O_NONBLOCK, mode)
+	switch {
+	case errors.Is(err, unix.EAGAIN) && !wants:
+		return -1, errWouldBlock
+	case err != nil || wants:
+		return fd, err
+	}
+	return blocking(fd)
+}
+
+// openHere opens an entry of the pinned directory, and does not wait.
+func (r *openRequest) openHere(flags int) (int, error) {
+	fd, err := unix.Openat(r.pinned.FD, r.create, flags|unix.O_NONBLOCK, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 {
+		return fd, err
+	}
+	return blocking(fd)
+}
+
+// blocking takes O_NONBLOCK from a descriptor, or closes it.
+func blocking(fd int) (int, error) {
+	status, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, status&^unix.O_NONBLOCK)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func open(path string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags, mode)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// giveUpWith ends the wait of an open for a FIFO's other end when the context ends: by being that end for a moment. The
+// returned function ends the watch.
+func (r *openRequest) giveUpWith(ctx context.Context) (stop func()) {
+	if r.kind != unix.S_IFIFO {
+		return func() {}
+	}
+	path := r.pinned.SelfPath()
+	cancel := context.AfterFunc(ctx, func() {
+		if fd, err := open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Close(fd)
+		}
+	})
+	return func() { cancel() }
+}
+
+// isTTY recognises /dev/tty, which means whatever terminal the opener has.
+func (r *openRequest) isTTY() bool {
+	var st unix.Stat_t
+	return unix.Fstat(r.pinned.FD, &st) == nil && unix.Major(uint64(st.Rdev)) == 5 && unix.Minor(uint64(st.Rdev)) == 0
+}
+
+func (r *openRequest) close() {
+	if r.pinned != nil {
+		r.pinned.Close()
+		r.pinned = nil
+	}
+}

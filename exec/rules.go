@@ -1,0 +1,83 @@
+package exec
+
+import (
+	"fmt"
+
+	"github.com/sandlock-go/sandlock/exec/handler/rules"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// bindRules expands the paths of the dynamic rules.
+func (s *sandbox) bindRules() (problems []string) {
+	for _, r := range s.program.Rules {
+		r := r
+		expand := func(t *ir.Template, how func(ir.Template, ir.Lookup) (string, error)) {
+			if *t == "" {
+				return
+			}
+			path, err := how(*t, s.bound.lookup)
+			if err != nil {
+				problems = append(problems, s.ruleError(r.Origin, err).Error())
+			}
+			*t = path
+		}
+		expand(&r.Exe, ir.ExpandPath)
+		expand(&r.Path, ir.ExpandPattern)
+		r.Do = append([]ir.Change(nil), r.Do...)
+		for i := range r.Do {
+			expand(&r.Do[i].Path, ir.ExpandPath)
+		}
+		s.rules = append(s.rules, r)
+	}
+	return problems
+}
+
+// lowered are the limits that rules can lower, filled in as the handlers that keep them are made.
+type lowered struct {
+	processes func(uint32)
+	memory    func(uint64)
+}
+
+// dynamicRules makes the handler of the dynamic rules, nil where the policy has none.
+func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j supervise.Journal) (*rules.Handler, *lowered, error) {
+	limits := &lowered{
+		processes: func(uint32) { panic("nobody counts processes") }, // which refuses the call
+		memory:    func(uint64) { panic("nobody counts memory") },
+	}
+	if len(s.rules) == 0 {
+		return nil, limits, nil
+	}
+	p := rules.Policy{
+		Rules: s.rules, Held: s.program.HeldEvents(), Verify: s.program.VerifiesExec(), Grants: s.grants,
+		Name: func(i int) string {
+			if path := rulePath(s.program, s.rules[i].Origin); path != "" {
+				return path
+			}
+			return fmt.Sprintf("rules[%d]", i)
+		},
+		Where:          func(i int) string { return where(s.program, s.rules[i].Origin) },
+		LimitProcesses: func(n uint32) { limits.processes(n) },
+		LimitMemory:    func(n uint64) { limits.memory(n) },
+		Audited:        s.options.Audit != nil,
+	}
+	for _, r := range s.reach.Paths {
+		if r.Access&abi.FSWriteFile != 0 {
+			p.Writable = append(p.Writable, r.Path)
+		}
+	}
+	h, err := rules.New(s.arch, p, child.PID, supervise.NewIndex(loop), loop, j)
+	return h, limits, err
+}
+
+// grantsUnless is grants without what rules have closed.
+func (s *sandbox) grantsUnless(closed func(path string) (rule, origin string, ok bool)) func(string, uint64) (bool, string, string) {
+	return func(path string, want uint64) (bool, string, string) {
+		if rule, origin, ok := closed(path); ok {
+			return false, rule, origin
+		}
+		return s.grants(path, want)
+	}
+}

@@ -1,0 +1,298 @@
+package ir
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// MaxRules bounds the rules of a program: which of them have applied is then one word of bits.
+const MaxRules = 64
+
+// DynamicRule is one rule that is looked at before a held system call is carried out. The first rule that matches and
+// has an outcome decides the call; a rule without one only makes its changes. Whatever rules say, they narrow: a call
+// that they let through is still decided by Landlock, the filter's argument rules and the limits.
+type DynamicRule struct {
+	On        Events    `cbor:"1,keyasint"`
+	Argv      string    `cbor:"2,keyasint,omitempty"` // contained in one of the arguments (EventExec only)
+	Exe       Template  `cbor:"3,keyasint,omitempty"` // the program: with EventExec the one to be run, else the caller's
+	Path      Template  `cbor:"4,keyasint,omitempty"` // pattern of the file, see [PathPattern] (events of files only)
+	AfterExec bool      `cbor:"5,keyasint,omitempty"` // once the command has itself executed another program
+	Count     uint32    `cbor:"6,keyasint,omitempty"` // from the Count-th matching event on; 0 and 1: from the first
+	Then      Outcome   `cbor:"7,keyasint"`
+	Do        []Change  `cbor:"8,keyasint,omitempty"`
+	Scope     RuleScope `cbor:"9,keyasint"`
+	Reason    string    `cbor:"10,keyasint,omitempty"`
+	Origin    OriginRef `cbor:"11,keyasint,omitempty"`
+}
+
+// Events is a set of kinds of held system calls.
+type Events uint16
+
+// Kinds of event, and the calls behind each.
+const (
+	EventExec     Events = 1 << 0 // execve, execveat
+	EventClone    Events = 1 << 1 // fork, vfork, clone of a process
+	EventOpen     Events = 1 << 2 // open, openat, openat2, creat
+	EventUnlink   Events = 1 << 3 // unlink, unlinkat, rmdir
+	EventRename   Events = 1 << 4 // rename, renameat, renameat2
+	EventLink     Events = 1 << 5 // link, linkat
+	EventMake     Events = 1 << 6 // mkdir, mkdirat, mknod, mknodat, symlink, symlinkat
+	EventTruncate Events = 1 << 7 // truncate
+
+	// EventFile is every event that names a file to use or change.
+	EventFile = EventOpen | EventUnlink | EventRename | EventLink | EventMake | EventTruncate
+
+	knownEvents = EventExec | EventClone | EventFile
+)
+
+var eventNames = []struct {
+	bit  Events
+	name string
+}{
+	{EventExec, "execve"}, {EventClone, "clone"}, {EventOpen, "open"}, {EventUnlink, "unlink"}, {EventRename, "rename"},
+	{EventLink, "link"}, {EventMake, "make"}, {EventTruncate, "truncate"},
+}
+
+// Names returns the events' names, as policies and the audit stream write them.
+func (e Events) Names() []string {
+	var names []string
+	for _, n := range eventNames {
+		if e&n.bit != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return names
+}
+
+// Outcome is what a rule decides.
+type Outcome struct {
+	_     struct{} `cbor:",toarray"`
+	Kind  OutcomeKind
+	Errno uint16 // for OutcomeErrno
+}
+
+// OutcomeKind is the kind of outcome.
+type OutcomeKind uint8
+
+// Kinds of outcome.
+const (
+	OutcomeNone  OutcomeKind = 0 // later rules decide
+	OutcomeAllow OutcomeKind = 1 // the static policy decides
+	OutcomeAudit OutcomeKind = 2 // the same, and the audit stream says that a rule asked for it
+	OutcomeErrno OutcomeKind = 3 // the call fails
+	OutcomeKill  OutcomeKind = 4 // the caller's process is killed
+)
+
+// Narrows reports whether the outcome refuses the call.
+func (o Outcome) Narrows() bool { return o.Kind == OutcomeErrno || o.Kind == OutcomeKill }
+
+// Change is one restriction that holds from the matching event on, for good.
+type Change struct {
+	_     struct{} `cbor:",toarray"`
+	Kind  ChangeKind
+	Value uint64   // for ChangeProcesses and ChangeMemory
+	Path  Template // for ChangeDenyPath
+}
+
+// ChangeKind is the kind of change.
+type ChangeKind uint8
+
+// Kinds of change.
+const (
+	ChangeProcesses ChangeKind = 1 // at most Value live processes
+	ChangeMemory    ChangeKind = 2 // at most Value bytes of memory
+	ChangeDenyPath  ChangeKind = 3 // Path and everything beneath it is closed
+)
+
+// RuleScope says whose events count and whom changes bind.
+type RuleScope uint8
+
+// Scopes.
+const (
+	ScopeSandbox RuleScope = 1 // the whole sandbox
+	ScopeProcess RuleScope = 2 // the process of the event and its descendants
+)
+
+// DeniesPaths reports whether some rule can close a path.
+func (p *Program) DeniesPaths() bool {
+	for i := range p.Rules {
+		for _, c := range p.Rules[i].Do {
+			if c.Kind == ChangeDenyPath {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// VerifiesExec reports whether rules depend on what an execve runs: then it is looked at once more when the kernel has
+// read it, and nobody can change it.
+func (p *Program) VerifiesExec() bool {
+	for i := range p.Rules {
+		if r := &p.Rules[i]; r.On&EventExec != 0 && (r.Argv != "" || r.Exe != "") {
+			return true
+		}
+	}
+	return p.DeniesPaths()
+}
+
+// HeldEvents returns the events that the supervisor must see: those that rules name and, where a rule can close a path
+// or asks what the command has executed, those that it takes to keep that.
+func (p *Program) HeldEvents() Events {
+	var held Events
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		held |= r.On
+		if r.AfterExec {
+			held |= EventExec
+		}
+		if r.Scope == ScopeProcess {
+			held |= EventClone // a child inherits from its parent, which must be known by then
+		}
+	}
+	if p.DeniesPaths() {
+		held |= EventExec | EventFile
+	}
+	return held
+}
+
+// PathPattern reports whether a rule's path is a pattern rather than one path.
+func PathPattern(t Template) bool {
+	literal := t
+	for strings.Contains(literal, "${") {
+		before, _, after, err := cutName(literal)
+		if err != nil {
+			break
+		}
+		literal = before + after
+	}
+	return strings.ContainsAny(literal, `*?[\`) || !strings.HasPrefix(t, "/") && !strings.HasPrefix(t, "${")
+}
+
+// ExpandPattern expands a rule's path. What a parameter's value brings in stands for itself, whatever it looks like.
+func ExpandPattern(t Template, lookup Lookup) (string, error) {
+	if !PathPattern(t) {
+		return ExpandPath(t, lookup)
+	}
+	escape := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+	s, err := expand(t, func(name string) (string, bool) {
+		value, ok := lookup(name)
+		return escape.Replace(value), ok
+	}, func(value string) error {
+		if value == "" || value == "." || value == ".." {
+			return fmt.Errorf("value %q in a path", value)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("expand pattern %q: %w", t, err)
+	}
+	return s, nil
+}
+
+func (p *Program) checkRules() error {
+	if len(p.Rules) > MaxRules {
+		return tooMany(len(p.Rules), MaxRules)
+	}
+	for i := range p.Rules {
+		if err := p.checkRule(&p.Rules[i]); err != nil {
+			return fmt.Errorf("[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (p *Program) checkRule(r *DynamicRule) error {
+	switch {
+	case r.On == 0 || r.On&^knownEvents != 0:
+		return fmt.Errorf("events %#x are unknown", r.On)
+	case r.Argv != "" && r.On != EventExec:
+		return errors.New("a condition on arguments, and an event that has none")
+	case r.Path != "" && r.On&^EventFile != 0:
+		return errors.New("a condition on a path, and an event that has none")
+	case r.Scope != ScopeSandbox && r.Scope != ScopeProcess:
+		return fmt.Errorf("scope %d is unknown", r.Scope)
+	case r.Then.Kind > OutcomeKill:
+		return fmt.Errorf("outcome %d is unknown", r.Then.Kind)
+	case (r.Then.Kind == OutcomeErrno) != (r.Then.Errno != 0) || r.Then.Errno > abi.MaxErrno:
+		return fmt.Errorf("outcome %d with errno %d", r.Then.Kind, r.Then.Errno)
+	case r.Then.Kind == OutcomeNone && len(r.Do) == 0:
+		return errors.New("neither an outcome nor a change")
+	case len(r.Do) > MaxRules:
+		return fmt.Errorf("changes: %w", tooMany(len(r.Do), MaxRules))
+	}
+	if len(r.Argv) > maxArgument || strings.ContainsRune(r.Argv, 0) {
+		return errors.New("a text that no argument can contain")
+	}
+	if r.Exe != "" {
+		if err := p.checkPath(r.Exe); err != nil {
+			return err
+		}
+	}
+	if err := p.checkPattern(r.Path); err != nil {
+		return err
+	}
+	for i := range r.Do {
+		if err := p.checkChange(r, &r.Do[i]); err != nil {
+			return fmt.Errorf("change %d: %w", i, err)
+		}
+	}
+	if err := checkLine(r.Reason); err != nil {
+		return fmt.Errorf("reason: %w", err)
+	}
+	return p.checkOrigin(r.Origin)
+}
+
+func (p *Program) checkPattern(t Template) error {
+	switch {
+	case t == "":
+		return nil
+	case !PathPattern(t):
+		return p.checkPath(t)
+	case len(t) > MaxPath:
+		return fmt.Errorf("pattern of %d bytes, at most %d are allowed", len(t), MaxPath)
+	}
+	for elem := range strings.SplitSeq(strings.TrimPrefix(t, "/"), "/") {
+		if elem == "" || elem == "." || elem == ".." {
+			return fmt.Errorf("pattern %q has a %q element", t, elem)
+		}
+		if _, err := path.Match(elem, ""); err != nil {
+			return fmt.Errorf("pattern %q: %w", t, err)
+		}
+	}
+	if err := checkText(t); err != nil {
+		return fmt.Errorf("pattern %q: %w", t, err)
+	}
+	return p.checkTemplateNames(t)
+}
+
+// checkChange holds for changes that can only narrow what the static policy allows.
+func (p *Program) checkChange(r *DynamicRule, c *Change) error {
+	limit, what := uint64(0), ""
+	switch c.Kind {
+	case ChangeDenyPath:
+		if c.Value != 0 {
+			return errors.New("a number for a path")
+		}
+		return p.checkPath(c.Path)
+	case ChangeProcesses:
+		limit, what = uint64(p.Limits.Processes), "processes"
+	case ChangeMemory:
+		limit, what = p.Limits.Memory, "bytes of memory"
+	default:
+		return fmt.Errorf("kind %d is unknown", c.Kind)
+	}
+	switch {
+	case c.Path != "":
+		return errors.New("a path for a number")
+	case limit == 0 || c.Value > limit:
+		return fmt.Errorf("%d %s, the limit is %d: a rule can only narrow", c.Value, what, limit)
+	case r.Scope != ScopeSandbox:
+		return fmt.Errorf("%s are counted for the whole sandbox", what)
+	}
+	return nil
+}
