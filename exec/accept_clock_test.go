@@ -57,10 +57,10 @@ func Test_time_start_and_deadlines(t *testing.T) {
 				t.Run(start[:4]+"_"+how, func(t *testing.T) {
 					b := b.In(t)
 					want := "value waited=true kept=true"
-					if got := b.Attempt(policy, "wait-until", how, "300"); got != want {
+					if got := b.Attempt(policy, "wait-until", how, "150"); got != want {
 						t.Errorf("%q, want %q", got, want)
 					}
-					if got := b.Control("wait-until", how, "300"); got != want {
+					if got := b.Control("wait-until", how, "150"); got != want {
 						t.Errorf("outside: %q, want %q", got, want)
 					}
 					// What has passed has passed.
@@ -97,6 +97,14 @@ static double since(struct timespec *a) {
 	return b.tv_sec - a->tv_sec + (b.tv_nsec - a->tv_nsec) / 1e9;
 }
 
+static void soon(struct timespec *t) {
+	t->tv_nsec += 200000000;
+	if (t->tv_nsec >= 1000000000) {
+		t->tv_sec++;
+		t->tv_nsec -= 1000000000;
+	}
+}
+
 int main() {
 	struct timespec now, until, mono;
 	struct timeval day;
@@ -114,25 +122,25 @@ int main() {
 	sem_init(&s, 0, 0);
 	clock_gettime(CLOCK_MONOTONIC, &mono);
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec++;
+	soon(&until);
 	now = until;
 	sem_timedwait(&s, &until);
-	printf("sem_timedwait %d %d\n", since(&mono) > 0.9, until.tv_sec == now.tv_sec);
+	printf("sem_timedwait %d %d\n", since(&mono) > 0.19, until.tv_sec == now.tv_sec && until.tv_nsec == now.tv_nsec);
 
 	clock_gettime(CLOCK_MONOTONIC, &mono);
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec++;
+	soon(&until);
 	now = until;
 	pthread_mutex_lock(&m);
 	pthread_cond_timedwait(&c, &m, &until);
-	printf("pthread_cond_timedwait %d %d\n", since(&mono) > 0.9, until.tv_sec == now.tv_sec);
+	printf("pthread_cond_timedwait %d %d\n", since(&mono) > 0.19, until.tv_sec == now.tv_sec && until.tv_nsec == now.tv_nsec);
 
 	clock_gettime(CLOCK_MONOTONIC, &mono);
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec++;
+	soon(&until);
 	now = until;
 	pthread_mutex_timedlock(&m, &until);
-	printf("pthread_mutex_timedlock %d %d\n", since(&mono) > 0.9, until.tv_sec == now.tv_sec);
+	printf("pthread_mutex_timedlock %d %d\n", since(&mono) > 0.19, until.tv_sec == now.tv_sec && until.tv_nsec == now.tv_nsec);
 
 	printf("past %d\n", sem_timedwait(&s, &past) == -1 && clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &past, NULL) == 0);
 	return 0;

@@ -65,12 +65,12 @@ func Test_escape_35_cpu_share(t *testing.T) {
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				b := b.In(t)
-				printed := b.Attempt(artifact, tc.attempt, "1000")
+				printed := b.Attempt(artifact, tc.attempt, "600")
 				if tc.killed && printed == "signal 9" {
 					return
 				}
 				inside := share(t, printed)
-				if outside := share(t, b.Control(tc.attempt, "300")); inside > 0.3 || inside > outside {
+				if outside := share(t, b.Control(tc.attempt, "200")); inside > 0.3 || inside > outside {
 					t.Errorf("%.0f %% of a core inside and %.0f %% outside, want 10 %%", inside*100, outside*100)
 				}
 			})

@@ -34,7 +34,7 @@ func Test_escape_36_one_process_cannot_stall_another(t *testing.T) {
 				b := exectest.NewBox(t, u)
 				b.File(b.Work+"/file", "")
 				b.File(b.Work+"/other", "")
-				script := strings.NewReplacer("$PROBE", b.Probe, "$CALL", tc.call, "$N", "50").Replace(floodScript)
+				script := strings.NewReplacer("$PROBE", b.Probe, "$CALL", tc.call, "$N", "20").Replace(floodScript)
 				r := b.Sh(b.Policy(b.Base(exectest.Grants{More: tc.more})), script)
 				hammered, progress, _ := strings.Cut(r.Stdout, "\n")
 				// Where many race for few places, one answer or the other may not occur.

@@ -29,6 +29,8 @@ type census struct {
 	now       func() time.Time
 	forkCalls []int
 	zombies   int
+	moved     bool          // a fork is over, a process gone or admitted since walked
+	walked    time.Time     // when everybody was counted and no place found
 	complete  bool          // known was complete when last looked at, and nothing has been admitted since
 	poll      []unix.PollFd // reused by bury
 }
@@ -45,6 +47,9 @@ const (
 	// maxZombies bounds dead processes that nobody reaps. They hold a pid and little else, so they do not count
 	// against the limit, but the host's pids are not for the taking.
 	maxZombies = 1024
+	// stillFull is how long a count that found no place is taken to hold while nothing shows that it does not: many threads
+	// that fork at the limit would otherwise have everybody counted for each attempt.
+	stillFull = 5 * time.Millisecond
 	// maxWalks bounds the attempts to see the tree stand still.
 	maxWalks = 8
 )
@@ -73,11 +78,15 @@ func (s *census) admit(tid, limit int) bool {
 	if full() && s.complete {
 		return false // nobody came since everybody was counted, and nobody went: a fork bomb is answered in one poll
 	}
+	if full() && !s.moved && s.now().Sub(s.walked) < stillFull {
+		return false // forks were under way when everybody was counted, and none of them is known to be over
+	}
 	if (full() || dead()) && (!s.walk() || full() || dead()) {
+		s.moved, s.walked = false, s.now()
 		return false
 	}
 	s.admitted = append(s.admitted, admission{tid, s.now()})
-	s.complete = false
+	s.complete, s.moved = false, true
 	return true
 }
 
@@ -89,6 +98,7 @@ func (s *census) settle(tid int) {
 	for i := range s.admitted {
 		if s.admitted[i].tid == tid {
 			s.admitted[i].tid = 0
+			s.moved = true
 		}
 	}
 }
@@ -102,6 +112,7 @@ func (s *census) bury() {
 	if n, err := unix.Poll(s.poll, 0); err != nil || n == 0 {
 		return // interrupted: they are buried the next time
 	}
+	s.moved = true
 	kept := s.known[:0]
 	for i, p := range s.known {
 		switch {

@@ -185,6 +185,7 @@ func TestForkInFlightCounts(t *testing.T) {
 		t.Error("admitted although a fork is still in flight")
 	}
 	w.blocked[500] = 0 // now it sleeps in read: the fork is over and its child came and went
+	w.clock = w.clock.Add(stillFull)
 	if !c.admit(root, 3) {
 		t.Error("refused although the fork in flight is over")
 	}
@@ -192,6 +193,9 @@ func TestForkInFlightCounts(t *testing.T) {
 	w.blocked[500] = 56
 	if c.admit(root, 3) {
 		t.Error("admitted although a thread sleeps inside clone")
+	}
+	if walks := w.walks; c.admit(root, 3) || w.walks != walks {
+		t.Error("everybody is counted anew although nothing has happened")
 	}
 	delete(w.blocked, 500)
 	w.clock = w.clock.Add(pendingFor + time.Millisecond)
