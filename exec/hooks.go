@@ -1,11 +1,13 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/handler/rules"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -30,7 +32,43 @@ type (
 type HandlerFunc func(*Call) Verdict
 
 // hooks are what a program adds to a sandbox. They can only narrow: a call that the policy refuses never reaches them.
-type hooks struct{ handlers []userHandler }
+type hooks struct {
+	handlers []userHandler
+	event    func(Event) Outcome
+}
+
+// Event is a call that the policy's dynamic rules look at and let through, before it is carried out.
+type Event = rules.Event
+
+// Outcome is a program's decision about an event. The zero value has no objection; [Deny] and [KillProcess] refuse.
+type Outcome = ir.Outcome
+
+// Deny fails the call.
+func Deny(e unix.Errno) Outcome { return Outcome{Kind: ir.OutcomeErrno, Errno: uint16(e)} }
+
+// KillProcess ends the caller's process.
+func KillProcess() Outcome { return Outcome{Kind: ir.OutcomeKill} }
+
+// OnEvent has f asked about every call that the policy's rules look at and let through. Which calls those are is the
+// policy's to say: a rule such as {on: ["process"], then: "audit"} shows every program and process. f may be called from
+// several goroutines at once. The caller waits for it, and for programs and processes the whole sandbox does, so f should
+// be quick: a call that f has not decided within five seconds, or about which it panics, fails with EPERM.
+func (c *Cmd) OnEvent(f func(Event) Outcome) error {
+	p := c.artifact.Program
+	if len(p.Rules) == 0 {
+		return errors.New("the policy has no dynamic rules, so there are no events")
+	}
+	if p.Determinism.Random && p.HeldEvents()&ir.EventFile != 0 {
+		return errors.New("events about files cannot stand beside determinism.random_seed: both have files opened on behalf")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != isNew {
+		return ErrStarted
+	}
+	c.hooks.event = f
+	return nil
+}
 
 type userHandler struct {
 	nr abi.Sysno

@@ -63,6 +63,9 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		LimitMemory:    func(n uint64) { limits.memory(n) },
 		Audited:        s.options.Audit != nil,
 	}
+	if s.options.hooks.event != nil {
+		p.Hook = s.options.hooks.event
+	}
 	for _, r := range s.reach.Paths {
 		if r.Access&abi.FSWriteFile != 0 {
 			p.Writable = append(p.Writable, r.Path)

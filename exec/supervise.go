@@ -43,6 +43,12 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 		return nil, &SetupError{[]string{"confine the executor: " + err.Error()}}
 	}
 	r = &running{s: s, plan: plan, signals: -1}
+	if s.shared && len(s.rules) > 0 {
+		// Files that rules have opened on behalf are created with their creators' masks.
+		if err := kernel.UnshareFS(); err != nil {
+			return nil, &SetupError{[]string{err.Error()}}
+		}
+	}
 	if !s.shared {
 		if r.signals, err = catchSignals(s.program.VerifiesExec()); err != nil {
 			return nil, &SetupError{[]string{err.Error()}}
@@ -68,6 +74,12 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	s := r.s
 	r.loop, err = supervise.NewLoop(kernel.Listener{FD: r.child.Listener}, r.child.PIDFD, func() error {
+		if s.shared && len(s.rules) > 0 {
+			if err := kernel.UnshareFS(); err != nil {
+				return err
+			}
+			kernel.ClearUmask()
+		}
 		if err := confineThread(rs.own); err != nil {
 			return err
 		}

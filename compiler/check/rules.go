@@ -25,6 +25,25 @@ func checkRules(c *checker) {
 			c.narrows(r, &do.V)
 		}
 		c.reached(i)
+		c.opensOnBehalf(r)
+	}
+}
+
+// opensOnBehalf refuses rules about paths beside seeded randomness: either has the supervisor open files for the command,
+// and the one would hand out the true devices that the other replaces.
+func (c *checker) opensOnBehalf(r *policy.DynamicRule) {
+	seed := c.Determinism.RandomSeed
+	if !seed.Set {
+		return
+	}
+	refuse := func(v policy.Val[string]) {
+		if v.Set {
+			c.add(diag.At(v.Origin, "rule-random", "a rule about paths cannot stand beside determinism.random_seed").WithNote(seed.Origin.Place, "the seed is set at"))
+		}
+	}
+	refuse(r.If.Path)
+	for _, do := range r.Do.Items {
+		refuse(do.V.DenyPath)
 	}
 }
 

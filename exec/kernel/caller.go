@@ -41,8 +41,18 @@ func Umask(tid int) (uint32, error) {
 	return 0, errors.New("status has no Umask line")
 }
 
-// ClearUmask has this process create files with exactly the modes that it asks for.
+// ClearUmask has this process create files with exactly the modes that it asks for; after [UnshareFS] the calling thread
+// only.
 func ClearUmask() { unix.Umask(0) }
+
+// UnshareFS gives the calling thread a umask and a working directory of its own (unshare(2), CLONE_FS). The goroutine must
+// be locked to the thread and never give it back.
+func UnshareFS() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare umask and working directory: %w", err)
+	}
+	return nil
+}
 
 // PinProgram pins the program that a process runs.
 func PinProgram(pid int) (Pin, error) {

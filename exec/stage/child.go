@@ -24,6 +24,7 @@ type prepared struct {
 	report     uintptr // the child's end of the report channel
 	reports    bool    // the parent runs meanwhile, and hears when descriptors are the child's own
 	park       bool
+	readable   bool
 	streams    [3]uintptr
 	hasStreams bool
 
@@ -164,6 +165,15 @@ func child(c *prepared) message {
 	if c.noCoredump {
 		m.kind = uint32(StepCoredump)
 		if _, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, uintptr(unsafe.Pointer(&c.noCore)), 0, 0, 0); e != 0 {
+			goto fail
+		}
+	}
+	// The supervisor reads the arguments of a notified execve in this copy of the executor's memory. A Go program that has
+	// ever started a command as another user is not dumpable any more (its child's setuid, in memory shared with it, did
+	// that), and so not readable.
+	if c.readable {
+		m.kind = uint32(StepReadable)
+		if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0, 0, 0, 0); e != 0 {
 			goto fail
 		}
 	}

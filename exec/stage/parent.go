@@ -170,6 +170,7 @@ func (p *Plan) prepare() (c *prepared, keep []any, err error) {
 		openFiles:    p.openFiles(),
 		park:         p.Park,
 		reports:      !p.shares(),
+		readable:     p.ExecIsNotified,
 	}
 	if p.Streams != nil {
 		c.hasStreams = true

@@ -77,6 +77,7 @@ const (
 	StepAffinity
 	StepHugePages
 	StepCoredump
+	StepReadable
 	StepDir
 	StepCapabilities
 	StepNoNewPrivs
@@ -96,6 +97,7 @@ var stepNames = map[Step]string{
 	StepAffinity:     "set CPU affinity",
 	StepHugePages:    "disable transparent huge pages",
 	StepCoredump:     "disable core dumps",
+	StepReadable:     "become readable for the supervisor",
 	StepDir:          "change directory",
 	StepCapabilities: "drop capabilities",
 	StepNoNewPrivs:   "set no_new_privs",
