@@ -93,6 +93,9 @@ func (s *sandbox) startFailure(err error) error {
 
 // execHint explains a refused execve where the policy is the reason.
 func (s *sandbox) execHint(step *stage.StepError) string {
+	if s.program.HeldEvents()&ir.EventExec != 0 {
+		return "a dynamic rule of the policy may have refused it: with --audit - the line of its execve says which"
+	}
 	if !errors.Is(step.Err, syscall.EACCES) {
 		return ""
 	}
