@@ -268,7 +268,7 @@ func (c *Cmd) Run() error {
 // Output runs the command and returns what it wrote to its standard output.
 func (c *Cmd) Output() ([]byte, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("Stdout is set already")
+		return nil, errStreamSet
 	}
 	var out, errs bytes.Buffer
 	c.Stdout = &out
@@ -286,7 +286,7 @@ func (c *Cmd) Output() ([]byte, error) {
 // CombinedOutput runs the command and returns what it wrote to its standard output and error, in one pipe.
 func (c *Cmd) CombinedOutput() ([]byte, error) {
 	if c.Stdout != nil || c.Stderr != nil {
-		return nil, errors.New("Stdout or Stderr is set already")
+		return nil, errStreamSet
 	}
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out

@@ -21,11 +21,13 @@ type streams struct {
 	done    sync.WaitGroup
 }
 
+var errStreamSet = errors.New("the stream is set already")
+
 // StdinPipe returns a pipe to the command's standard input. The command sees the end of its input when the pipe is closed;
 // once the command has ended that is done.
 func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
 	if c.Stdin != nil {
-		return nil, errors.New("Stdin is set already")
+		return nil, errStreamSet
 	}
 	_, w, err := c.pipe(0)
 	if err == nil {
@@ -38,7 +40,7 @@ func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
 // started is gone; read all before Wait, which does not close it.
 func (c *Cmd) StdoutPipe() (io.ReadCloser, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("Stdout is set already")
+		return nil, errStreamSet
 	}
 	r, _, err := c.pipe(1)
 	return r, err
@@ -47,7 +49,7 @@ func (c *Cmd) StdoutPipe() (io.ReadCloser, error) {
 // StderrPipe returns a pipe from the command's standard error, as StdoutPipe does.
 func (c *Cmd) StderrPipe() (io.ReadCloser, error) {
 	if c.Stderr != nil {
-		return nil, errors.New("Stderr is set already")
+		return nil, errStreamSet
 	}
 	r, _, err := c.pipe(2)
 	return r, err

@@ -36,7 +36,7 @@ func main() {
 
 func run(argv []string) (int, error) {
 	if len(argv) == 0 {
-		return 0, errors.New("usage: loop PROGRAM ARG...")
+		return 0, errors.New("usage: loop PROGRAM ARGUMENTS")
 	}
 	child, err := supervisetest.Start(argv, os.Environ(), call)
 	if err != nil {

@@ -14,11 +14,13 @@ func catchPC() uintptr
 // restorePC returns the address of the code that ends a handler, 0 where the kernel brings its own.
 func restorePC() uintptr
 
-// signalPipe is the write end, as the handler reads it; signalPipeRead the other.
-var (
-	signalPipe     int32 = -1
-	signalPipeRead       = -1
-)
+// signalPipe is the write end of the pipe, as the handler reads it.
+//
+//lint:ignore U1000 used by assembly code
+var signalPipe int32 = -1
+
+// signalPipeRead is the other end.
+var signalPipeRead = -1
 
 // sigaction is struct sigaction as rt_sigaction(2) takes it on amd64 and arm64.
 type sigaction struct {

@@ -137,7 +137,7 @@ func (h *Handler) file(w *held) supervise.Verdict {
 	if refused, v := h.static(w, r); refused {
 		return v
 	}
-	v := r.carryOut(nil)
+	v := r.carryOut(onLoop)
 	if v.Defers() {
 		// It would block: the same once more, on a thread of its own.
 		done = func() {}

@@ -236,13 +236,16 @@ func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
 
 var errWouldBlock = errors.New("would block")
 
-// reopen opens the pinned file. Without a context it never waits: not for the other end of a FIFO, a carrier on a
+// onLoop is the context of what runs on the loop's thread, where nothing may wait.
+var onLoop = context.TODO()
+
+// reopen opens the pinned file. On the loop it never waits: not for the other end of a FIFO, a carrier on a
 // terminal's line, or the holder of a lease, all of which a command has in its hand.
 func (r *openRequest) reopen(ctx context.Context, mode uint32) (int, error) {
 	flags := r.flags&^(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW) | unix.O_CLOEXEC | unix.O_NOCTTY
 	path := r.pinned.SelfPath()
 	wants := r.flags&unix.O_NONBLOCK != 0
-	if ctx != nil && !wants {
+	if ctx != onLoop && !wants {
 		defer r.giveUpWith(ctx)()
 		return open(path, flags, mode)
 	}
