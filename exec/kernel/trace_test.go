@@ -13,12 +13,20 @@ import (
 func TestSeizedProcessStopsAtExec(t *testing.T) {
 	runtime.LockOSThread() // all ptrace calls come from one thread
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/bin/sh", "-c", "read x; exec /bin/echo one two")
+	cmd := exec.Command("/bin/sh", "-c", "echo ready; read x; exec /bin/echo one two")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The shell's own execve must be over.
+	if _, err := out.Read(make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
 	pid := cmd.Process.Pid
