@@ -70,7 +70,7 @@ func TestCmdRuns(t *testing.T) {
 			t.Errorf("a second Wait: %v, want %v", again, err)
 		}
 		if err := c.Start(); !errors.Is(err, exec.ErrStarted) {
-			t.Errorf("a second Start: %v", err)
+			t.Errorf("a second Start (supervisor_8_92): %v", err)
 		}
 
 		both, err := a.Command(bounded(t), "/bin/sh", "-c", "echo a; echo b >&2; echo c").CombinedOutput()
@@ -159,6 +159,47 @@ func TestCmdStreams(t *testing.T) {
 			if err != nil || out.Len() != 1<<20 || errs.Len() != 1<<20 || bytes.Count(errs.Bytes(), []byte("e")) != 1<<20 {
 				t.Errorf("%v, %d bytes out, %d bytes err", err, out.Len(), errs.Len())
 			}
+		})
+		t.Run("supervisor_8_83_85_88_one_stream", func(t *testing.T) {
+			c := a.Command(bounded(t), "/bin/sh", "-c", "echo oops >&2; echo out")
+			errs, err := c.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.StderrPipe(); err == nil {
+				t.Error("a stream can be taken twice")
+			}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := io.ReadAll(errs); err != nil || string(text) != "oops\n" {
+				t.Errorf("stderr %q, %v", text, err)
+			}
+			if err := c.Wait(); err != nil {
+				t.Error(err)
+			}
+			if _, err := c.StdinPipe(); !errors.Is(err, exec.ErrStarted) {
+				t.Errorf("a pipe after the start: %v", err)
+			}
+		})
+		t.Run("supervisor_8_93_taken_and_captured", func(t *testing.T) {
+			var errs bytes.Buffer
+			c := a.Command(bounded(t), "/bin/sh", "-c", "echo out; echo err >&2")
+			c.Stderr = &errs
+			out, err := c.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			text, _ := io.ReadAll(out)
+			if err := c.Wait(); err != nil || string(text) != "out\n" || errs.String() != "err\n" {
+				t.Errorf("%v, out %q, err %q", err, text, errs.String())
+			}
+		})
+		t.Run("supervisor_8_86_nobody_writes", func(t *testing.T) {
+			wantOutput(t, a.Command(bounded(t), "/bin/sh", "-c", "cat; echo end"), "end\n")
 		})
 		t.Run("closed_descriptors_of_our_own", func(t *testing.T) {
 			wantOutput(t, a.Command(bounded(t), b.Probe, "fds"), "value 0 1 2\n")
@@ -256,6 +297,20 @@ func TestCmdLifecycle(t *testing.T) {
 				t.Errorf("output %q, want hello", out.String())
 			}
 		})
+		t.Run("supervisor_8_121_122_survivors_hold_a_stream", func(t *testing.T) {
+			a := load(t, b, exectest.Grants{Write: []string{"/dev/null"}})
+			for _, held := range []string{"2>/dev/null", ">/dev/null"} {
+				var out, errs bytes.Buffer
+				c := a.Command(bounded(t), "/bin/sh", "-c", "printf hello; (sleep 300 "+held+" &); sleep 0.2; exit 0")
+				c.Stdout, c.Stderr = &out, &errs
+				if err := c.Run(); err != nil || out.String() != "hello" {
+					t.Errorf("survivor with %s: %v, %q", held, err, out.String())
+				}
+				if s, _ := c.Status(); s.Detached == 0 {
+					t.Errorf("survivor with %s: none was ended", held)
+				}
+			}
+		})
 		t.Run("other_children_are_left_alone", func(t *testing.T) {
 			other := osexec.Command("sleep", "0.3")
 			if err := other.Start(); err != nil {
@@ -269,7 +324,7 @@ func TestCmdLifecycle(t *testing.T) {
 	})
 }
 
-// Sandboxes of one program keep to themselves.
+// Sandboxes of one program keep to themselves, and one that idles holds up no other (number 123).
 func TestCmdParallel(t *testing.T) {
 	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
 		a := load(t, b, exectest.Grants{})

@@ -1,6 +1,8 @@
 package exec_test
 
 import (
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -116,6 +118,54 @@ func TestCmdOnEvent(t *testing.T) {
 				t.Error("a policy without rules takes a callback that is never called")
 			}
 		})
+	})
+}
+
+// Numbers 56 and 61: file events are seen with their paths, and an audit lets them happen.
+func TestCmdFileEvents(t *testing.T) {
+	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
+		a := load(t, b, exectest.Grants{More: `rules: [{on: ["file"], then: "audit"}]`})
+		var mu sync.Mutex
+		seen := map[string][]string{}
+		c := a.Command(bounded(t), "/bin/sh", "-c", "mkdir d && mv d e && rmdir e && mkfifo f && read line </etc/passwd; echo done")
+		c.Dir = b.Work
+		if err := c.OnEvent(func(e exec.Event) exec.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, path := range e.Paths {
+				seen[strings.TrimPrefix(path, b.Work+"/")] = append(seen[strings.TrimPrefix(path, b.Work+"/")], e.Syscall)
+			}
+			return exec.Outcome{}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		wantOutput(t, c, "done\n")
+		for path, calls := range map[string]string{"d": "mkdir", "e": "rename", "f": "mknod", "/etc/passwd": "open"} {
+			if !slices.ContainsFunc(seen[path], func(call string) bool { return strings.HasPrefix(call, calls) }) {
+				t.Errorf("%s: calls %q, want %s", path, seen[path], calls)
+			}
+		}
+		if !slices.ContainsFunc(seen["e"], func(call string) bool { return call == "rmdir" || call == "unlinkat" }) {
+			t.Errorf("e: calls %q, want its removal", seen["e"])
+		}
+	})
+}
+
+// Number 62: a rule about opens holds for openat2, too.
+func Test_supervisor_8_62_openat2(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		file := b.File(b.Dir("read-only")+"/file", "x")
+		plain := fmt.Sprintf("filesystem: read: [\"/usr\", \"/lib\", \"/bin\", {path: \"/lib64\", optional: true}, %q, %q]\n", filepath.Dir(b.Probe), filepath.Dir(file))
+		if got := b.Attempt(b.Policy(plain), "openat2", file, "r", "0"); got != "ok" {
+			t.Errorf("without the rule: %q", got)
+		}
+		denied := b.Policy(plain + fmt.Sprintf("rules: [{on: [\"open\"], if: path: %q, then: \"deny\"}]\n", file))
+		for _, call := range [][]string{{"openat2", file, "r", "0"}, {"openat", file, "r"}} {
+			if got := b.Attempt(denied, call...); got != "errno EPERM" {
+				t.Errorf("%s: %q, want errno EPERM", call[0], got)
+			}
+		}
 	})
 }
 

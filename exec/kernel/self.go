@@ -69,6 +69,12 @@ func dropBounding(keep uint64) error {
 		if errors.Is(err, unix.EINVAL) {
 			return nil // past the last capability that this kernel knows
 		}
+		if errors.Is(err, unix.EPERM) {
+			// DropCapabilities may have taken this thread's capabilities meanwhile: it cannot use what is left in its set.
+			if have, e := Capabilities(); e == nil && have>>unix.CAP_SETPCAP&1 == 0 {
+				return nil
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
 		}
