@@ -237,7 +237,7 @@ func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
 var errWouldBlock = errors.New("would block")
 
 // onLoop is the context of what runs on the loop's thread, where nothing may wait.
-var onLoop = context.TODO()
+var onLoop = context.Background()
 
 // reopen opens the pinned file. On the loop it never waits: not for the other end of a FIFO, a carrier on a
 // terminal's line, or the holder of a lease, all of which a command has in its hand.
