@@ -150,7 +150,7 @@ int main() {
 func Test_time_start_in_a_C_library(t *testing.T) {
 	compiler, err := exec.LookPath("gcc")
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("needs gcc: %v", err)
 	}
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
@@ -160,7 +160,7 @@ func Test_time_start_in_a_C_library(t *testing.T) {
 				b, program := b.In(t), b.Work+"/"+name
 				build := exec.Command(compiler, append(flags, "-o", program, source, "-lpthread")...)
 				if out, err := build.CombinedOutput(); err != nil {
-					t.Skipf("build: %v\n%s", err, out)
+					t.Fatalf("build: %v\n%s", err, out)
 				}
 				if err := os.Chmod(program, 0o755); err != nil {
 					t.Fatal(err)

@@ -290,7 +290,7 @@ func Test_memory_runtimes_start(t *testing.T) {
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				if _, err := os.Stat(tc.args[0]); err != nil {
-					t.Skip(err)
+					t.Skipf("needs %s: %v", tc.name, err)
 				}
 				b := b.In(t)
 				wantRun(t, b.Run(limited, tc.args...), 0, tc.want)

@@ -18,12 +18,14 @@ have_go=${have_go#go}
 # What tests run inside a sandbox, or compare with. A test skips, and says so, where one of them cannot be had.
 packages=()
 need() { # COMMAND PACKAGE
-	[ -x "$1" ] || command -v "$1" >/dev/null || packages+=("$2")
+	[ -e "$1" ] || command -v "$1" >/dev/null || packages+=("$2")
 }
 need /usr/bin/python3 python3
 need gcc gcc
+need /usr/include/stdio.h libc6-dev
 need make make
 need node nodejs
+need /usr/bin/java default-jre-headless
 need strace strace
 need ssh-keygen openssh-client
 

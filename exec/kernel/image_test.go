@@ -41,7 +41,7 @@ func TestOwnVDSO(t *testing.T) {
 // A page that its process may only read becomes a copy; the file that it was mapped from keeps what it holds.
 func TestMemoryOverwritesReadOnlyPages(t *testing.T) {
 	if err := CanOverwriteCode(); err != nil {
-		t.Skip(err)
+		t.Skipf("needs read-only pages written through /proc: %v", err)
 	}
 	file := t.TempDir() + "/page"
 	if err := os.WriteFile(file, bytes.Repeat([]byte("a"), 4096), 0o600); err != nil {
