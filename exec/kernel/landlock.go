@@ -81,3 +81,23 @@ func (r *Ruleset) Close() { _ = unix.Close(r.FD) }
 
 // ErrNoLandlock is returned where the kernel has no Landlock.
 var ErrNoLandlock = errors.New("the kernel offers no Landlock (needs CONFIG_SECURITY_LANDLOCK and lsm=landlock,…)")
+
+// MakeRight is the right to make an entry of the type that a mode has (inode(7)). No type means a regular file, as
+// mknod(2) has it.
+func MakeRight(mode uint32) uint64 {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return abi.FSMakeDir
+	case unix.S_IFLNK:
+		return abi.FSMakeSym
+	case unix.S_IFIFO:
+		return abi.FSMakeFifo
+	case unix.S_IFSOCK:
+		return abi.FSMakeSock
+	case unix.S_IFCHR:
+		return abi.FSMakeChar
+	case unix.S_IFBLK:
+		return abi.FSMakeBlock
+	}
+	return abi.FSMakeReg
+}

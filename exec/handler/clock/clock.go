@@ -13,6 +13,8 @@ package clock
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -76,11 +78,7 @@ func (h *Handler) Name() string { return "clock" }
 
 // Syscalls lists the calls that read the time of day or wait until one.
 func (h *Handler) Syscalls() []abi.Sysno {
-	var list []abi.Sysno
-	for nr := range h.calls {
-		list = append(list, nr)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.calls))
 }
 
 // Handle answers a call.

@@ -42,8 +42,8 @@ var watches = map[string]watch{
 
 	"mkdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSMakeDir) }},
 	"mkdirat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), abi.FSMakeDir) }},
-	"mknod":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), makeRight(c.Args[1])) }},
-	"mknodat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), makeRight(c.Args[2])) }},
+	"mknod":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), kernel.MakeRight(uint32(c.Args[1]))) }},
+	"mknodat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), kernel.MakeRight(uint32(c.Args[2]))) }},
 	"rmdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveDir) }},
 	"unlink":  {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveFile) }},
 	"unlinkat": {func(c *supervise.Call) []want {
@@ -174,20 +174,6 @@ func openat2(c *supervise.Call) []want {
 		return nil
 	}
 	return opened(c, at(c, 0, 1), binary.NativeEndian.Uint64(how[:]))
-}
-
-func makeRight(mode uint64) uint64 {
-	switch uint32(mode) & unix.S_IFMT {
-	case unix.S_IFCHR:
-		return abi.FSMakeChar
-	case unix.S_IFBLK:
-		return abi.FSMakeBlock
-	case unix.S_IFIFO:
-		return abi.FSMakeFifo
-	case unix.S_IFSOCK:
-		return abi.FSMakeSock
-	}
-	return abi.FSMakeReg
 }
 
 // address reads the TCP address of connect and bind. Other families are the filter's business.

@@ -11,6 +11,8 @@ package metadata
 
 import (
 	"errors"
+	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -45,11 +47,7 @@ func (h *Handler) Name() string { return "metadata" }
 
 // Syscalls lists the calls of the group file_metadata.
 func (h *Handler) Syscalls() []abi.Sysno {
-	var list []abi.Sysno
-	for nr := range h.calls {
-		list = append(list, nr)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.calls))
 }
 
 // Handle makes the change on behalf of the caller, or refuses it.

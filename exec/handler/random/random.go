@@ -16,6 +16,9 @@
 package random
 
 import (
+	"maps"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/supervise"
@@ -60,11 +63,7 @@ func (h *Handler) Name() string { return "random" }
 
 // Syscalls lists getrandom and the open family.
 func (h *Handler) Syscalls() []abi.Sysno {
-	list := []abi.Sysno{h.getrandom}
-	for nr := range h.opens {
-		list = append(list, nr)
-	}
-	return list
+	return slices.AppendSeq([]abi.Sysno{h.getrandom}, maps.Keys(h.opens))
 }
 
 // Forget drops the stream of a process that has ended.

@@ -82,25 +82,6 @@ func (e *entry) removal() uint64 {
 	return abi.FSRemoveFile
 }
 
-// making is the Landlock right to make an entry of a type.
-func making(kind uint32) uint64 {
-	switch kind {
-	case unix.S_IFDIR:
-		return abi.FSMakeDir
-	case unix.S_IFLNK:
-		return abi.FSMakeSym
-	case unix.S_IFIFO:
-		return abi.FSMakeFifo
-	case unix.S_IFSOCK:
-		return abi.FSMakeSock
-	case unix.S_IFCHR:
-		return abi.FSMakeChar
-	case unix.S_IFBLK:
-		return abi.FSMakeBlock
-	}
-	return abi.FSMakeReg
-}
-
 func result(err error) supervise.Verdict {
 	if err != nil {
 		return supervise.Errno(errno(err))
@@ -165,12 +146,12 @@ func (r *renameRequest) check(h *Handler) refusal {
 		dir    *kernel.Pin
 		rights uint64
 	}
-	needs := []need{{r.from.dir, r.from.removal()}, {r.to.dir, making(r.from.kind)}}
+	needs := []need{{r.from.dir, r.from.removal()}, {r.to.dir, kernel.MakeRight(r.from.kind)}}
 	if r.to.taken {
 		needs = append(needs, need{r.to.dir, r.to.removal()})
 	}
 	if r.flags&unix.RENAME_EXCHANGE != 0 {
-		needs = append(needs, need{r.from.dir, making(r.to.kind)})
+		needs = append(needs, need{r.from.dir, kernel.MakeRight(r.to.kind)})
 	}
 	for _, n := range needs {
 		if no := h.granted(n.dir.Path, n.rights); no.errno != 0 {
@@ -275,7 +256,9 @@ func (r *makeRequest) pin(h *Handler) ([]query.File, error) {
 	return []query.File{f}, err
 }
 
-func (r *makeRequest) check(h *Handler) refusal { return h.granted(r.dir.Path, making(r.kind)) }
+func (r *makeRequest) check(h *Handler) refusal {
+	return h.granted(r.dir.Path, kernel.MakeRight(r.kind))
+}
 
 func (r *makeRequest) carryOut(context.Context) supervise.Verdict {
 	if r.kind == unix.S_IFLNK {

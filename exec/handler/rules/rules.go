@@ -22,6 +22,7 @@
 package rules
 
 import (
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -93,11 +94,7 @@ func (h *Handler) Name() string { return "rules" }
 
 // Syscalls lists the held calls.
 func (h *Handler) Syscalls() []abi.Sysno {
-	var list []abi.Sysno
-	for nr := range h.calls {
-		list = append(list, nr)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.calls))
 }
 
 // Handle decides a held call.
