@@ -170,7 +170,6 @@ func (c *Cmd) launch(to state) error {
 		return c.fail(err)
 	}
 	c.streams.begin()
-	context.AfterFunc(c.ctx, func() { _ = c.Kill() })
 	return nil
 }
 
@@ -214,8 +213,11 @@ func (c *Cmd) supervise(s *sandbox, to state, started chan<- error) {
 	c.mu.Lock()
 	c.run, c.state = r, to
 	c.mu.Unlock()
+	// The context may live much longer: it must not keep what has ended.
+	stop := context.AfterFunc(c.ctx, func() { _ = c.Kill() })
 	started <- nil
 	result, err := r.serve()
+	stop()
 	c.finish(result, err)
 }
 

@@ -10,6 +10,7 @@ import (
 	osexec "os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,6 +326,34 @@ func TestCmdLifecycle(t *testing.T) {
 }
 
 // Sandboxes of one program keep to themselves, and one that idles holds up no other (number 123).
+// countingContext counts what waits for it to be done.
+type countingContext struct {
+	context.Context
+	done    chan struct{}
+	waiting atomic.Int32
+	ever    atomic.Int32
+}
+
+func (c *countingContext) Done() <-chan struct{} { return c.done }
+
+func (c *countingContext) AfterFunc(func()) (stop func() bool) {
+	c.waiting.Add(1)
+	c.ever.Add(1)
+	return func() bool { c.waiting.Add(-1); return true }
+}
+
+func TestCmdLeavesItsContext(t *testing.T) {
+	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
+		ctx := &countingContext{Context: context.Background(), done: make(chan struct{})}
+		if err := load(t, b, exectest.Grants{}).Command(ctx, "true").Run(); err != nil {
+			t.Fatal(err)
+		}
+		if ever, waiting := ctx.ever.Load(), ctx.waiting.Load(); ever == 0 || waiting != 0 {
+			t.Errorf("%d of %d functions still wait for the context of an ended sandbox, want 0 of at least 1", waiting, ever)
+		}
+	})
+}
+
 func TestCmdParallel(t *testing.T) {
 	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
 		a := load(t, b, exectest.Grants{})

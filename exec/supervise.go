@@ -63,7 +63,7 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 		limit: s.timeLimit(), started: began, audit: s.options.Audit, asked: map[unix.Signal]bool{},
 	}
 	if err := r.prepare(family, rs); err != nil {
-		r.child.Abandon()
+		r.abandon()
 		return nil, &SetupError{[]string{err.Error()}}
 	}
 	s.options.Audit.Write(audit.Line{Event: "start", PID: r.child.PID, Argv: plan.Argv})
@@ -110,6 +110,17 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 		}
 	}
 	return r.life.watch(r.loop, r.signals)
+}
+
+// abandon ends the command and as much as prepare has made.
+func (r *running) abandon() {
+	if r.loop != nil {
+		r.loop.Close()
+	}
+	if r.handlers.close != nil {
+		r.handlers.close()
+	}
+	r.child.Abandon()
 }
 
 // serve answers for the command until all is over.

@@ -90,7 +90,7 @@ func (l *Loop) AtEnd(f func()) { l.atEnd = append(l.atEnd, f) }
 // else, and before Linux 6.11 it does not even return when the last user of the filter is gone.
 func (l *Loop) Run(d *Dispatcher) error {
 	l.dispatcher = d
-	defer l.close()
+	defer l.Close()
 	_ = l.listener.SyncWakeUp() // speed only
 	var n kernel.Notification
 	call := Call{guest: kernelGuest{l.listener}}
@@ -128,7 +128,8 @@ func (l *Loop) Run(d *Dispatcher) error {
 	}
 }
 
-func (l *Loop) close() {
+// Close ends a loop that is not to be run. Run ends with it.
+func (l *Loop) Close() {
 	l.deferred.close()
 	l.resumed.close()
 	for _, f := range l.atEnd {

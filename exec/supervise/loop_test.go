@@ -112,7 +112,7 @@ func idleLoop(t *testing.T) *Loop {
 // A descriptor that is closed by one source and used again by the next is not taken for ready because its predecessor was.
 func TestSourceIsNotMistakenForItsPredecessor(t *testing.T) {
 	l := idleLoop(t)
-	defer l.close()
+	defer l.Close()
 	pipes := [2][2]int{newPipe(t), newPipe(t)}
 	calls := 0
 	for i, p := range pipes {
@@ -167,7 +167,7 @@ func TestPanicOfASourceEndsTheLoop(t *testing.T) {
 // Between the receipt of a notification and its answer nothing is allocated, as long as its handlers allocate nothing.
 func TestContinuedCallDoesNotAllocate(t *testing.T) {
 	l := idleLoop(t)
-	defer l.close()
+	defer l.Close()
 	h := handlerFunc{[]abi.Sysno{110}, func(c *Call) Verdict {
 		if c.Arg32(0) != 7 {
 			return Errno(unix.EPERM)
