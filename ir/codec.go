@@ -66,6 +66,7 @@ func (w *wire) program(p *Program) {
 	optList(m, 12, &p.Tests, (*wire).test)
 	m.must(13).determinism(&p.Determinism)
 	optList(m, 14, &p.Rules, (*wire).dynamicRule)
+	m.must(15).net(&p.Net)
 	m.end()
 }
 

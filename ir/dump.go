@@ -122,8 +122,8 @@ func (d *dumper) totals() {
 	d.section("totals")
 	d.pairs(
 		"filesystem", d.filesystemTotals(),
-		"connect", d.portTotals(abi.NetConnectTCP, "any TCP port of any host"),
-		"bind", d.portTotals(abi.NetBindTCP, "any TCP port"),
+		"connect", d.destinationTotals(),
+		"bind", d.bindTotals(),
 		"environment", d.environmentTotals(),
 		"processes", limitText(uint64(d.p.Limits.Processes), "at most %d alive"),
 		"supervisor", map[bool]string{true: "yes", false: "none"}[d.p.Process.Start == StartDirect],

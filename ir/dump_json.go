@@ -36,6 +36,7 @@ type programView struct {
 	Tests       []testView        `json:"tests"`
 	Determinism determinismView   `json:"determinism"`
 	Rules       []ruleView        `json:"rules"`
+	Network     netView           `json:"network"`
 }
 
 type targetView struct {
@@ -173,7 +174,7 @@ func (p *Program) view() programView {
 		Target:   targetView{Landlock: int(p.Target.LandlockABI), Backend: p.Target.Backend},
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
-		Determinism: p.determinismView(), Rules: p.rulesView(),
+		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())

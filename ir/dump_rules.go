@@ -120,7 +120,11 @@ func (l *Landlock) portRules(right uint64) []PortRule {
 }
 
 func (d *dumper) network() {
-	d.section("network  the rest is refused")
+	rest := "the rest is refused"
+	if d.p.Net.Destinations == DestinationsDenied {
+		rest = "other destinations are NOT RESTRICTED"
+	}
+	d.section("network  %s", rest)
 	var rows []row
 	rights := []struct {
 		right uint64
@@ -130,15 +134,17 @@ func (d *dumper) network() {
 		{abi.NetConnectTCP, "connect", "any TCP port of any host"},
 		{abi.NetBindTCP, "bind", "any TCP port"},
 	}
+	decided := map[uint64]bool{abi.NetConnectTCP: d.p.Net.DecidesDestinations(), abi.NetBindTCP: len(d.p.Net.DenyBind) > 0}
 	for _, r := range rights {
 		rules := d.p.Landlock.portRules(r.right)
-		if len(rules) == 0 {
+		if len(rules) == 0 && !decided[r.right] {
 			rows = append(rows, row{cells: []string{r.name, d.portTotals(r.right, r.any)}})
 		}
 		for _, rule := range rules {
 			rows = append(rows, row{cells: []string{r.name, "tcp " + rule.target(r.right)}, origin: rule.Origin})
 		}
 	}
+	rows = append(rows, d.netRules()...)
 	scoped := d.p.Landlock.Handled.Scoped
 	for _, s := range []struct {
 		bit        uint64

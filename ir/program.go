@@ -37,6 +37,7 @@ type Program struct {
 	Determinism Determinism `cbor:"13,keyasint"`
 	// Rules are looked at in order before a held call; see rules.go.
 	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
+	Net   Net           `cbor:"15,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].

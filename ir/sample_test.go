@@ -59,6 +59,18 @@ func sample() *Program {
 			{On: EventFile, Path: "**/.git/hooks/**", AfterExec: true, Then: Outcome{Kind: OutcomeAudit}, Do: []Change{{Kind: ChangeDenyPath, Path: "${work}/.git"}}, Scope: ScopeProcess},
 			{On: EventClone | EventExec, Then: Outcome{Kind: OutcomeNone}, Do: []Change{{Kind: ChangeProcesses, Value: 4}, {Kind: ChangeMemory, Value: 64 << 20}}, Scope: ScopeSandbox},
 		},
+		Net: Net{
+			Destinations: DestinationsAllowed, Private: true, Resolver: true, Unix: UnixGranted, PortRemap: true, Origin: 1, UnixOrigin: 2,
+			Rules: []NetRule{
+				{Protocols: TCP | UDP, Kind: TargetHost, Target: "*.example.com", Ports: []NetPort{{Lo: 443, Hi: 443}, {Param: "listen"}}, Origin: 1},
+				{Protocols: TCP, Kind: TargetPrefix, Target: "10.0.0.0/8"},
+				{Protocols: UDP, Kind: TargetPrefix, Target: "2001:db8::1/128", Ports: []NetPort{{Lo: 53, Hi: 53}}},
+				{Protocols: ICMP, Kind: TargetAny},
+			},
+			Hosts:     []NetHost{{Name: "db.internal", Addresses: []string{"10.0.0.5", "fd00::5"}, Origin: 2}},
+			DenyBind:  []NetPort{{Lo: 22, Hi: 80}},
+			UnixPaths: []UnixPath{{Path: "${work}/sock", Origin: 1}},
+		},
 		Params: []Param{
 			{Name: "work", Type: ParamDir, Under: []Template{"${home}/src", "/srv"}, Origin: 1},
 			{Name: "tool", Type: ParamString, HasDefault: true, Default: "make", Pattern: "[a-z]+"},

@@ -47,6 +47,7 @@ func (p *Program) Validate() error {
 		{"seccomp", p.checkSeccomp},
 		{"limits", p.checkLimits},
 		{"determinism", p.checkDeterminism},
+		{"net", p.checkNet},
 		{"rules", p.checkRules},
 		{"start", p.checkStart},
 		{"mechanisms", p.checkMechanisms},
