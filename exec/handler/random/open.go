@@ -1,35 +1,19 @@
 package random
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
-
-// openCall says where a call of the open family has its arguments.
-type openCall struct {
-	name       string
-	dir        int // -1: the working directory
-	path       int
-	flags      int
-	structured bool // the flags are the first field of a structure that the argument points to
-}
-
-var openCalls = map[string]openCall{
-	"open":    {name: "open", dir: -1, path: 0, flags: 1},
-	"openat":  {name: "openat", dir: 0, path: 1, flags: 2},
-	"openat2": {name: "openat2", dir: 0, path: 1, flags: 2, structured: true},
-}
 
 // files is what open asks the kernel; tests replace it.
 type files struct {
@@ -41,14 +25,7 @@ type files struct {
 
 func newFiles() files {
 	return files{
-		stat: func(path string, follow bool) (st unix.Stat_t, err error) {
-			flags := unix.AT_NO_AUTOMOUNT
-			if !follow {
-				flags |= unix.AT_SYMLINK_NOFOLLOW
-			}
-			err = unix.Fstatat(unix.AT_FDCWD, path, &st, flags)
-			return st, err
-		},
+		stat: opens.Look,
 		where: func(path string) string {
 			fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 			if err != nil {
@@ -63,44 +40,34 @@ func newFiles() files {
 	}
 }
 
-// What cannot be the reading of a random device.
-const neverRead = unix.O_PATH | unix.O_DIRECTORY
-
 // open answers with a source if a random device is about to be opened for reading. The name decides nothing, since the
 // device can have several: one stat tells.
-func (h *Handler) open(c *supervise.Call, spec openCall) supervise.Verdict {
+func (h *Handler) open(c *supervise.Call, spec opens.Spec) supervise.Verdict {
 	kernelDecides := supervise.Pass(supervise.KernelDecides)
-	flags, err := spec.readFlags(c)
-	if err != nil || flags&neverRead != 0 || flags&unix.O_ACCMODE == unix.O_WRONLY ||
-		flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL {
+	r, err := spec.Read(c)
+	if err != nil || !r.Reads() {
 		return kernelDecides
 	}
-	name, err := c.Path(spec.path)
-	if err != nil || name == "" {
+	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
 		return kernelDecides
 	}
-	dir := int32(unix.AT_FDCWD)
-	if spec.dir >= 0 {
-		dir = c.Arg32(spec.dir)
-	}
-	follow := flags&unix.O_NOFOLLOW == 0
-	seen := asSeenFromHere(c.TID, dir, name)
+	seen := r.Seen()
 	if file := h.files.text(seen); file != "" {
-		return h.openText(c, spec.name, file, flags)
+		return h.openText(c, spec.Name, file, r.Flags)
 	}
-	if st, err := h.files.stat(seen, follow); err != nil || !isDevice(&st) {
+	if st, err := h.files.stat(seen, r.Follows()); err != nil || !isDevice(&st) {
 		return kernelDecides
 	}
-	pin, err := h.files.pin(c.TID, dir, name, follow)
+	pin, err := h.files.pin(c.TID, r.Dir, r.Path, r.Follows())
 	if err != nil {
-		return h.fail(c, spec.name, fmt.Errorf("open %s: %w", name, err))
+		return h.fail(c, spec.Name, fmt.Errorf("open %s: %w", r.Path, err))
 	}
 	defer pin.Close()
 	if !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}
 	want := uint64(abi.FSReadFile)
-	if flags&unix.O_ACCMODE == unix.O_RDWR {
+	if r.Flags&unix.O_ACCMODE == unix.O_RDWR {
 		want |= abi.FSWriteFile
 	}
 	if !h.config.Grants(pin.Path, want) {
@@ -108,31 +75,20 @@ func (h *Handler) open(c *supervise.Call, spec openCall) supervise.Verdict {
 	}
 	s, err := h.stream(c)
 	if err != nil {
-		return h.fail(c, spec.name, err)
+		return h.fail(c, spec.Name, err)
 	}
-	fd, err := h.files.sources.open(s.branch(), flags&unix.O_NONBLOCK != 0)
+	fd, err := h.files.sources.open(s.branch(), r.Flags&unix.O_NONBLOCK != 0)
 	if errors.Is(err, unix.ENFILE) {
 		e := h.config.Rule
-		e.Kind, e.PID, e.Syscall, e.Path, e.Verdict = "limit", c.TID, spec.name, pin.Path, "ENFILE"
+		e.Kind, e.PID, e.Syscall, e.Path, e.Verdict = "limit", c.TID, spec.Name, pin.Path, "ENFILE"
 		e.Reason = "the sandbox has " + strconv.Itoa(maxSources) + " random devices open"
 		h.journal.Record(e)
 		return supervise.Errno(unix.ENFILE)
 	}
 	if err != nil {
-		return h.fail(c, spec.name, err)
+		return h.fail(c, spec.Name, err)
 	}
-	return supervise.AddFD(fd, uint32(flags)&unix.O_CLOEXEC)
-}
-
-func (o openCall) readFlags(c *supervise.Call) (int, error) {
-	if !o.structured {
-		return int(c.Arg32(o.flags)), nil
-	}
-	var b [8]byte
-	if err := c.Bytes(c.Args[o.flags], b[:]); err != nil {
-		return 0, err
-	}
-	return int(binary.NativeEndian.Uint64(b[:])), nil
+	return supervise.AddFD(fd, uint32(r.Flags)&unix.O_CLOEXEC)
 }
 
 // The random devices: /dev/random and /dev/urandom (Documentation/admin-guide/devices.txt).
@@ -140,30 +96,6 @@ func isDevice(st *unix.Stat_t) bool {
 	const memory = 1
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && unix.Major(uint64(st.Rdev)) == memory &&
 		(unix.Minor(uint64(st.Rdev)) == 8 || unix.Minor(uint64(st.Rdev)) == 9)
-}
-
-// asSeenFromHere is a path by which this process reaches what name means to the caller. It is for looking only: who acts
-// on it pins the file.
-func asSeenFromHere(tid int, dir int32, name string) string {
-	proc := "/proc/" + strconv.Itoa(tid)
-	if strings.HasPrefix(name, "/") {
-		for _, own := range []string{"/proc/self/", "/proc/thread-self/"} {
-			if rest, ok := strings.CutPrefix(name, own); ok {
-				return proc + "/" + rest
-			}
-		}
-		if rest, ok := strings.CutPrefix(name, "/dev/fd/"); ok {
-			return proc + "/fd/" + rest
-		}
-		if n, ok := map[string]string{"/dev/stdin": "0", "/dev/stdout": "1", "/dev/stderr": "2"}[name]; ok {
-			return proc + "/fd/" + n
-		}
-		return name
-	}
-	if dir == unix.AT_FDCWD {
-		return proc + "/cwd/" + name
-	}
-	return proc + "/fd/" + strconv.Itoa(int(dir)) + "/" + name
 }
 
 // Files that give random names: a new one each time they are read, and one for as long as the host runs.

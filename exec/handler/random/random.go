@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -39,7 +40,7 @@ type Handler struct {
 	config    Config
 	journal   supervise.Journal
 	getrandom abi.Sysno
-	opens     map[abi.Sysno]openCall
+	opens     map[abi.Sysno]opens.Spec
 	streams   *streams
 	files     files
 	buffer    []byte // of getrandom
@@ -47,13 +48,8 @@ type Handler struct {
 
 // New makes the handler.
 func New(arch abi.Arch, c Config, j supervise.Journal) *Handler {
-	h := &Handler{config: c, journal: j, opens: map[abi.Sysno]openCall{}, streams: newStreams(c.Seed)}
+	h := &Handler{config: c, journal: j, opens: opens.Readers(arch), streams: newStreams(c.Seed)}
 	h.getrandom, _ = abi.SyscallNumber(arch, "getrandom")
-	for name, spec := range openCalls {
-		if nr, ok := abi.SyscallNumber(arch, name); ok {
-			h.opens[nr] = spec
-		}
-	}
 	h.files = newFiles()
 	return h
 }

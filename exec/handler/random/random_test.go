@@ -270,26 +270,6 @@ func TestSource(t *testing.T) {
 	}
 }
 
-func TestAsSeenFromHere(t *testing.T) {
-	for _, tc := range []struct {
-		dir        int32
-		name, want string
-	}{
-		{unix.AT_FDCWD, "/dev/urandom", "/dev/urandom"},
-		{unix.AT_FDCWD, "x/y", "/proc/7/cwd/x/y"},
-		{5, "x", "/proc/7/fd/5/x"},
-		{5, "/proc/self/fd/3", "/proc/7/fd/3"},
-		{5, "/proc/thread-self/fd/3", "/proc/7/fd/3"},
-		{5, "/dev/fd/3", "/proc/7/fd/3"},
-		{5, "/dev/stdin", "/proc/7/fd/0"},
-		{5, "/proc/selfish", "/proc/selfish"},
-	} {
-		if got := asSeenFromHere(7, tc.dir, tc.name); got != tc.want {
-			t.Errorf("%d %s: got %s, want %s", tc.dir, tc.name, got, tc.want)
-		}
-	}
-}
-
 func TestUUID(t *testing.T) {
 	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	for n := range 100 {

@@ -40,10 +40,10 @@ var calls = map[string]call{
 	"fork":     {event: ir.EventClone},
 	"vfork":    {event: ir.EventClone},
 
-	"open":    {event: ir.EventOpen, read: readOpen},
-	"openat":  {event: ir.EventOpen, read: readOpenat},
-	"openat2": {event: ir.EventOpen, read: readOpenat2},
-	"creat":   {event: ir.EventOpen, read: readCreat},
+	"open":    {event: ir.EventOpen, read: readOpen("open")},
+	"openat":  {event: ir.EventOpen, read: readOpen("openat")},
+	"openat2": {event: ir.EventOpen, read: readOpen("openat2")},
+	"creat":   {event: ir.EventOpen, read: readOpen("creat")},
 
 	"truncate": {event: ir.EventTruncate, read: readTruncate},
 

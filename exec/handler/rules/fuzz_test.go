@@ -26,18 +26,3 @@ func FuzzArguments(f *testing.F) {
 		}
 	})
 }
-
-func FuzzOpenHow(f *testing.F) {
-	f.Add(append([]byte("/etc/passwd\x00"), make([]byte, 24)...), uint64(12), uint64(24))
-	f.Fuzz(func(t *testing.T, memory []byte, how, size uint64) {
-		c := supervise.NewCall(1, 437, [6]uint64{0, supervisetest.Base, supervisetest.Base + how, size}, &supervisetest.Memory{Bytes: memory})
-		r, err := readOpenat2(c)
-		if err != nil {
-			return
-		}
-		o := r.(*openRequest)
-		if o.flags&^openFlags != 0 || o.mode&^0o7777 != 0 || len(o.path) >= unix.PathMax || size < 24 || size > 4096 {
-			t.Errorf("accepted %+v of %d bytes", o, size)
-		}
-	})
-}

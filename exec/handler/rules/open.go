@@ -2,12 +2,12 @@ package rules
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 	"github.com/sandlock-go/sandlock/ir/query"
@@ -28,60 +28,24 @@ type openRequest struct {
 	create string      // name of the file to be created
 }
 
-const openFlags = unix.O_ACCMODE | unix.O_CREAT | unix.O_EXCL | unix.O_NOCTTY | unix.O_TRUNC | unix.O_APPEND | unix.O_NONBLOCK |
-	unix.O_DSYNC | unix.O_SYNC | unix.O_ASYNC | unix.O_DIRECT | unix.O_LARGEFILE | unix.O_DIRECTORY | unix.O_NOFOLLOW |
-	unix.O_NOATIME | unix.O_CLOEXEC | unix.O_PATH | unix.O_TMPFILE
-
-func newOpen(c *supervise.Call, dirfd int32, arg int, flags int, mode uint32, resolve uint64) (request, error) {
-	path, err := c.Path(arg)
-	if err != nil {
-		return nil, err
-	}
-	if flags&unix.O_PATH != 0 {
-		flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC // the kernel ignores the rest
-	}
-	return &openRequest{
-		at: kernel.Base{TID: c.TID, DirFD: dirfd}, path: path, flags: flags & openFlags, mode: mode & 0o7777, resolve: resolve, tid: c.TID,
-	}, nil
-}
-
-func readOpen(c *supervise.Call) (request, error) {
-	return newOpen(c, kernel.AtCWD, 0, int(c.Arg32(1)), uint32(c.Args[2]), 0)
-}
-
-func readOpenat(c *supervise.Call) (request, error) {
-	return newOpen(c, c.Arg32(0), 1, int(c.Arg32(2)), uint32(c.Args[3]), 0)
-}
-
-func readCreat(c *supervise.Call) (request, error) {
-	return newOpen(c, kernel.AtCWD, 0, unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, uint32(c.Args[1]), 0)
-}
-
-// readOpenat2 takes struct open_how. Fields that are not known yet must be zero, as for a kernel that does not know them.
-func readOpenat2(c *supervise.Call) (request, error) {
-	const known, most = 24, 4096
-	size := c.Args[3]
-	if size < known {
-		return nil, unix.EINVAL
-	}
-	if size > most {
-		return nil, unix.E2BIG
-	}
-	how := make([]byte, size)
-	if err := c.Bytes(c.Args[2], how); err != nil {
-		return nil, err
-	}
-	for _, b := range how[known:] {
-		if b != 0 {
-			return nil, unix.E2BIG
+// readOpen reads a call that opens a file.
+func readOpen(name string) func(*supervise.Call) (request, error) {
+	spec := opens.Named(name)
+	return func(c *supervise.Call) (request, error) {
+		r, err := spec.Read(c)
+		if err != nil {
+			return nil, err
 		}
+		if err := spec.ReadPath(c, &r); err != nil {
+			return nil, err
+		}
+		if r.Flags&unix.O_PATH != 0 {
+			r.Flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC // the kernel ignores the rest
+		}
+		return &openRequest{
+			at: r.Base(), path: r.Path, flags: r.Flags & opens.Known, mode: r.Mode & 0o7777, resolve: r.Resolve, tid: c.TID,
+		}, nil
 	}
-	flags, mode, resolve := binary.NativeEndian.Uint64(how), binary.NativeEndian.Uint64(how[8:]), binary.NativeEndian.Uint64(how[16:])
-	creates := flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0
-	if flags&^uint64(openFlags) != 0 || mode&^0o7777 != 0 || mode != 0 && !creates {
-		return nil, unix.EINVAL
-	}
-	return newOpen(c, c.Arg32(0), 1, int(flags), uint32(mode), resolve)
 }
 
 func (r *openRequest) named() []string { return []string{r.path} }
