@@ -38,11 +38,11 @@ type wired struct {
 //	throttle   the fork family: it only notes that the tree is about to grow
 //	processes  the fork family
 //	restart    rt_sigaction of SIGCHLD
-//	memory     mmap, brk and the other calls that ask for memory
-//	machine    sched_getaffinity, sysinfo
 //	clock      the time of day, and waits until one
 //	random     getrandom, and opens of the random devices; all other opens are passed on
-//	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready
+//	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready; the call is passed on
+//	memory     mmap, brk and the other calls that ask for memory
+//	machine    sched_getaffinity, sysinfo
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 //	dirs       getdents family
@@ -90,10 +90,10 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
 	}
-	if err := s.memory(&w, limits, child, f, loop, j); err != nil {
+	if err := s.determinism(&w, loop, j); err != nil {
 		return w, err
 	}
-	if err := s.determinism(&w, loop, j); err != nil {
+	if err := s.memory(&w, limits, child, f, loop, j); err != nil {
 		return w, err
 	}
 	if s.notifies("fchmodat") {

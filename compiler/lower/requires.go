@@ -66,6 +66,9 @@ var notifyingCalls = []struct{ field, call string }{
 func notifyFields(u *Unit) []string {
 	var fields []string
 	for _, n := range notifyingCalls {
+		if n.field == "limits.num_cpus" && u.Program.Limits.CPUCount == 0 {
+			continue // on arm64 programs are prepared at its call
+		}
 		if notifies(u.Program, n.call) {
 			fields = append(fields, n.field)
 		}
