@@ -24,7 +24,12 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 		rules.memory = h.Lower
 	}
 	if limits.Memory > 0 || limits.CPUCount > 0 {
-		w.list = append(w.list, machine.New(s.arch, limits.CPUCount, limits.Memory, charged))
+		h := machine.New(s.arch, machine.Config{
+			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles, Journal: j,
+			Grants: s.granted,
+		})
+		rules.instead = h.Instead
+		w.list = append(w.list, h)
 	}
 	return nil
 }

@@ -18,6 +18,12 @@ func (s *sandbox) grants(path string, want uint64) (ok bool, closestRule, closes
 	return r.Allowed, s.describe(r), where(s.program, r.Origin)
 }
 
+// granted is grants without the reason.
+func (s *sandbox) granted(path string, want uint64) bool {
+	ok, _, _ := s.grants(path, want)
+	return ok
+}
+
 // describe names a ruling's rule: by its policy path where the artifact still knows that, else as goldens write it.
 func (s *sandbox) describe(r query.Ruling) string {
 	if path := rulePath(s.program, r.Origin); path != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sandlock-go/sandlock/exec/handler/rules"
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -39,6 +40,8 @@ func (s *sandbox) bindRules() (problems []string) {
 type lowered struct {
 	processes func(uint32)
 	memory    func(uint64)
+	// instead returns what is to be read in place of a file, see [machine.Handler.Instead].
+	instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
 }
 
 // dynamicRules makes the handler of the dynamic rules, nil where the policy has none.
@@ -46,6 +49,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 	limits := &lowered{
 		processes: func(uint32) { panic("nobody counts processes") }, // which refuses the call
 		memory:    func(uint64) { panic("nobody counts memory") },
+		instead:   func(kernel.Pin, int, int) ([]byte, bool, error) { return nil, false, nil },
 	}
 	if len(s.rules) == 0 {
 		return nil, limits, nil
@@ -61,6 +65,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		Where:          func(i int) string { return where(s.program, s.rules[i].Origin) },
 		LimitProcesses: func(n uint32) { limits.processes(n) },
 		LimitMemory:    func(n uint64) { limits.memory(n) },
+		Instead:        func(pin kernel.Pin, flags, tid int) ([]byte, bool, error) { return limits.instead(pin, flags, tid) },
 		Audited:        s.options.Audit != nil,
 	}
 	if s.options.hooks.event != nil {

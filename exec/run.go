@@ -64,7 +64,8 @@ func Run(o Options) (Result, error) {
 }
 
 func newSandbox(o Options) (*sandbox, error) {
-	s := &sandbox{options: o, program: o.Artifact.Program, needsRealPaths: o.Explain || o.Artifact.Program.Determinism.Random || o.Artifact.Program.HeldEvents()&ir.EventFile != 0}
+	p := o.Artifact.Program
+	s := &sandbox{options: o, program: p, needsRealPaths: o.Explain || p.Determinism.Random || p.Limits.MachineFiles || p.HeldEvents()&ir.EventFile != 0}
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
 		s.arch = arch

@@ -42,7 +42,7 @@ type wired struct {
 //	random     getrandom, and opens of the random devices; all other opens are passed on
 //	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready; the call is passed on
 //	memory     mmap, brk and the other calls that ask for memory
-//	machine    sched_getaffinity, sysinfo
+//	machine    sched_getaffinity, sysinfo, and opens of files that tell of the machine; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
 //	listen     listen
 //	dirs       getdents family

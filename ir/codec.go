@@ -138,6 +138,7 @@ func (w *wire) limits(l *Limits) {
 	optUnsigned(m, 10, &l.CPUCount)
 	optUnsigned(m, 11, &l.MemoryOrigin)
 	optUnsigned(m, 12, &l.CPUOrigin)
+	m.optBoolean(13, &l.MachineFiles)
 	m.end()
 }
 

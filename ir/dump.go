@@ -270,6 +270,9 @@ func (d *dumper) limits() {
 	if l.CPUCount > 0 {
 		rows = append(rows, row{cells: []string{"num_cpus", strconv.Itoa(int(l.CPUCount)) + " visible"}})
 	}
+	if l.MachineFiles {
+		rows = append(rows, row{cells: []string{"machine_files", "limited: opens are notified"}})
+	}
 	if len(l.CPUCores) > 0 {
 		rows = append(rows, row{cells: []string{"cpu_cores", joinInts(l.CPUCores)}})
 	}

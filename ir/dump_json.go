@@ -109,6 +109,7 @@ type limitsView struct {
 	Memory     uint64   `json:"memory_bytes,omitempty"`
 	CPU        uint8    `json:"cpu_percent,omitempty"`
 	NumCPUs    uint32   `json:"num_cpus,omitempty"`
+	Files      bool     `json:"machine_files,omitempty"`
 }
 
 type determinismView struct {
@@ -252,6 +253,7 @@ func (p *Program) limitsView() limitsView {
 	l := &p.Limits
 	return limitsView{
 		l.Processes, l.OpenFiles, l.TimeMS, l.CPUCores, l.GPU.Mode == GPUAll, l.GPU.Devices, l.Memory, l.CPUPercent, l.CPUCount,
+		l.MachineFiles,
 	}
 }
 

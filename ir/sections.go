@@ -54,6 +54,8 @@ type Limits struct {
 	CPUCount     uint32    `cbor:"10,keyasint,omitempty"` // how many CPUs programs are told of
 	MemoryOrigin OriginRef `cbor:"11,keyasint,omitempty"`
 	CPUOrigin    OriginRef `cbor:"12,keyasint,omitempty"`
+
+	MachineFiles bool `cbor:"13,keyasint,omitempty"` // files such as /proc/meminfo show Memory and CPUCount
 }
 
 // Determinism makes runs repeatable: what programs are told instead of the truth. It is no security boundary.

@@ -176,6 +176,9 @@ func (p *Program) checkLimits() error {
 	if l.CPUCount > maxCPU+1 {
 		return fmt.Errorf("%d CPUs, at most %d are allowed", l.CPUCount, maxCPU+1)
 	}
+	if l.MachineFiles && l.Memory == 0 && l.CPUCount == 0 {
+		return errors.New("files show a limited machine, and nothing limits it")
+	}
 	return p.checkRefs(map[string]OriginRef{
 		"processes": l.ProcessesOrigin, "time": l.TimeOrigin, "memory": l.MemoryOrigin, "cpu": l.CPUOrigin,
 	})

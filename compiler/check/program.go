@@ -61,6 +61,9 @@ func checkLimits(c *checker) {
 			c.add(diag.At(again.Origin, "duplicate", "%s %d is listed twice", what, again.V).WithNote(first.Origin.Place, "first at"))
 		}
 	}
+	if l := &c.Limits; l.MachineFiles.Set && !l.Memory.Set && !l.NumCPUs.Set {
+		c.add(diag.At(l.MachineFiles.Origin, "no-effect", "the files tell of the host's machine anyway").AsWarning().WithHint("write limits.memory or limits.num_cpus"))
+	}
 	same := func(n uint16) uint16 { return n }
 	repeated(c.Limits.CPUCores, same, duplicate("core"))
 	repeated(c.Limits.GPUDevices.Indices, same, duplicate("device"))

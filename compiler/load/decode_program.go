@@ -149,15 +149,16 @@ func capability(n node) policy.Val[string] {
 
 func limits(n node) policy.Limits {
 	return policy.Limits{
-		Memory:     positive(n.at("memory")),
-		Processes:  number[uint32](n.at("processes")),
-		OpenFiles:  number[uint32](n.at("open_files")),
-		CPU:        number[int](n.at("cpu")),
-		Disk:       positive(n.at("disk")),
-		Time:       text(n.at("time"), policy.ParseDuration),
-		CPUCores:   list(n.at("cpu_cores"), number[uint16]),
-		NumCPUs:    number[uint32](n.at("num_cpus")),
-		GPUDevices: gpuDevices(n.at("gpu_devices")),
+		Memory:       positive(n.at("memory")),
+		Processes:    number[uint32](n.at("processes")),
+		OpenFiles:    number[uint32](n.at("open_files")),
+		CPU:          number[int](n.at("cpu")),
+		Disk:         positive(n.at("disk")),
+		Time:         text(n.at("time"), policy.ParseDuration),
+		CPUCores:     list(n.at("cpu_cores"), number[uint16]),
+		NumCPUs:      number[uint32](n.at("num_cpus")),
+		MachineFiles: word(n.at("machine_files")),
+		GPUDevices:   gpuDevices(n.at("gpu_devices")),
 	}
 }
 

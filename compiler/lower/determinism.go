@@ -50,22 +50,29 @@ func trapRandom(u *Unit, origin ir.OriginRef) {
 		reason = "determinism.random_seed"
 		opens  = "determinism.random_seed: a random device may be opened"
 	)
-	u.Filter.Traps = append(u.Filter.Traps,
-		seccomp.Trap{Names: []string{"getrandom"}, Reason: reason, Origin: origin},
-		seccomp.Trap{Names: []string{"openat2"}, Reason: opens, Origin: origin})
+	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"getrandom"}, Reason: reason, Origin: origin})
+	trapOpens(u, opens, origin, false)
+}
+
+// trapOpens has the calls notified that may open a file to be read; with onlyRead not those that may write it as well.
+// creat only writes.
+func trapOpens(u *Unit, reason string, origin ir.OriginRef, onlyRead bool) {
+	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"openat2"}, Reason: reason, Origin: origin})
 	for _, arch := range []struct {
 		arch      abi.Arch
 		directory uint64 // O_DIRECTORY
 	}{{abi.AMD64, 0x10000}, {abi.ARM64, 0x4000}} {
-		const path = 0x200000 // O_PATH
+		const path, accessMode, readOnly = 0x200000, 3, 0 // O_PATH, O_ACCMODE, O_RDONLY
 		for _, call := range []struct {
 			name  string
 			flags uint8
 		}{{"open", 1}, {"openat", 2}} {
+			clauses := []ir.Clause{settled("nothing is read", cond(call.flags, ir.OpSet, low, path|arch.directory))}
+			if onlyRead {
+				clauses = append(clauses, settled("more than read", cond(call.flags, ir.OpNe, accessMode, readOnly)))
+			}
 			u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{
-				Arch: arch.arch, Names: []string{call.name}, Reason: opens, Origin: origin, Clauses: []ir.Clause{
-					settled("nothing is read", cond(call.flags, ir.OpSet, low, path|arch.directory)),
-				},
+				Arch: arch.arch, Names: []string{call.name}, Reason: reason, Origin: origin, Clauses: clauses,
 			})
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 var limitsFields = []string{
 	"limits.processes", "limits.open_files", "limits.time", "limits.cpu", "limits.cpu_cores", "limits.gpu_devices",
-	"limits.memory", "limits.num_cpus",
+	"limits.memory", "limits.num_cpus", "limits.machine_files",
 }
 
 // Limits lowers bounds on resources. Without a supervisor nobody counts processes, so the default does not apply.
@@ -30,6 +30,7 @@ func Limits(u *Unit) {
 	}
 	memory(u)
 	cpuCount(u)
+	machineFiles(u)
 	cpuCores(u)
 	gpu(u)
 }

@@ -102,6 +102,9 @@ func limitMechanisms(u *Unit, add adder) {
 	if l.CPUCount > 0 {
 		add("limits.num_cpus", "notify", "the supervisor answers sched_getaffinity; it is no boundary, other places tell the truth")
 	}
+	if l.MachineFiles {
+		add("limits.machine_files", "notify", "a path is seen by the supervisor alone, so every open is notified; files that tell of the machine are answered with a snapshot in memory, others are left to the kernel")
+	}
 	if l.OpenFiles > 0 {
 		add("limits.open_files", "rlimit", "RLIMIT_NOFILE, soft and hard")
 	}

@@ -1,8 +1,12 @@
 package lower
 
 import (
+	"slices"
+
 	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // Of mman-common.h.
@@ -46,4 +50,41 @@ func cpuCount(u *Unit) {
 	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{
 		Names: []string{"sched_getaffinity"}, Reason: "limits.num_cpus: programs see so many CPUs", Origin: u.ref(src.Origin),
 	})
+}
+
+// Files that tell of what limits.memory and limits.num_cpus bound.
+var (
+	memoryFiles = []string{"/proc/meminfo"}
+	cpuFiles    = []string{
+		"/proc/cpuinfo", "/proc/stat",
+		"/sys/devices/system/cpu/online", "/sys/devices/system/cpu/possible", "/sys/devices/system/cpu/present",
+	}
+)
+
+// machineFiles has opens notified if a file can be read that would tell of more than the limits leave. A path that holds a
+// parameter counts for nothing: what it will be is not known.
+func machineFiles(u *Unit) {
+	l := &u.Program.Limits
+	readable := func(path string) bool {
+		return query.Path(&u.Program.Landlock, path, abi.FSReadFile).Allowed
+	}
+	tell := func(limit ir.OriginRef, files []string) {
+		if !slices.ContainsFunc(files, readable) || l.MachineFiles {
+			return
+		}
+		l.MachineFiles = true
+		if u.Policy.Determinism.RandomSeed.Set {
+			return // they are notified for that
+		}
+		trapOpens(u, "limits.machine_files: a file that tells of the machine may be opened", limit, true)
+	}
+	if u.Policy.Limits.MachineFiles.V == "host" {
+		return
+	}
+	if l.Memory > 0 {
+		tell(l.MemoryOrigin, memoryFiles)
+	}
+	if l.CPUCount > 0 {
+		tell(u.ref(u.Policy.Limits.NumCPUs.Origin), cpuFiles)
+	}
 }

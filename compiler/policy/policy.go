@@ -207,17 +207,18 @@ type SyscallArg struct {
 	Then    Val[string] `policy:"then"` // "deny", "allow"
 }
 
-// Limits bounds resources. Every field but Processes is absent (Set false) unless written.
+// Limits bounds resources. Every field but Processes and MachineFiles is absent (Set false) unless written.
 type Limits struct {
-	Memory     Val[uint64]        `policy:"memory"` // bytes
-	Processes  Val[uint32]        `policy:"processes"`
-	OpenFiles  Val[uint32]        `policy:"open_files"`
-	CPU        Val[int]           `policy:"cpu"`  // percent of one core, 1 to 100
-	Disk       Val[uint64]        `policy:"disk"` // bytes
-	Time       Val[time.Duration] `policy:"time"` // whole milliseconds, at least one
-	CPUCores   List[uint16]       `policy:"cpu_cores"`
-	NumCPUs    Val[uint32]        `policy:"num_cpus"`
-	GPUDevices GPUDevices         `policy:"gpu_devices"`
+	Memory       Val[uint64]        `policy:"memory"` // bytes
+	Processes    Val[uint32]        `policy:"processes"`
+	OpenFiles    Val[uint32]        `policy:"open_files"`
+	CPU          Val[int]           `policy:"cpu"`  // percent of one core, 1 to 100
+	Disk         Val[uint64]        `policy:"disk"` // bytes
+	Time         Val[time.Duration] `policy:"time"` // whole milliseconds, at least one
+	CPUCores     List[uint16]       `policy:"cpu_cores"`
+	NumCPUs      Val[uint32]        `policy:"num_cpus"`
+	MachineFiles Val[string]        `policy:"machine_files"` // "limited", "host"
+	GPUDevices   GPUDevices         `policy:"gpu_devices"`
 }
 
 // GPUDevices is limits.gpu_devices: "all" or indices; Mode.Set is false when no GPU was asked for.

@@ -45,7 +45,7 @@ func call(t *testing.T, name string, g supervise.Guest, args ...uint64) *supervi
 }
 
 func TestAffinity(t *testing.T) {
-	h := New(abi.AMD64, 1, 0, nil)
+	h := New(abi.AMD64, Config{CPUs: 1})
 	g := &supervisetest.Memory{Bytes: make([]byte, 4096)}
 	for _, tc := range []struct {
 		size uint64
@@ -82,7 +82,7 @@ func TestAffinity(t *testing.T) {
 }
 
 func TestSysinfo(t *testing.T) {
-	h := New(abi.AMD64, 0, 64<<20, func() (uint64, int) { return 70 << 20, 3 })
+	h := New(abi.AMD64, Config{Memory: 64 << 20, Charged: func() (uint64, int) { return 70 << 20, 3 }})
 	g := &supervisetest.Memory{Bytes: make([]byte, 4096)}
 	if got := h.Handle(call(t, "sysinfo", g, supervisetest.Base)).String(); got != "return 0" {
 		t.Fatal(got)

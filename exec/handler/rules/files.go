@@ -114,6 +114,9 @@ func (h *Handler) file(w *held) supervise.Verdict {
 		if refused, v := h.static(w, r); refused {
 			return v
 		}
+		if err := h.replace(r); err != nil {
+			return h.fails(w, err)
+		}
 		h.record(w, d)
 		event, copied := h.event(w, d), *w
 		copied.call = &supervise.Call{TID: w.call.TID} // the loop uses its own again
@@ -137,6 +140,9 @@ func (h *Handler) file(w *held) supervise.Verdict {
 	if refused, v := h.static(w, r); refused {
 		return v
 	}
+	if err := h.replace(r); err != nil {
+		return supervise.Errno(errno(err))
+	}
 	v := r.carryOut(onLoop)
 	if v.Defers() {
 		// It would block: the same once more, on a thread of its own.
@@ -147,6 +153,20 @@ func (h *Handler) file(w *held) supervise.Verdict {
 		}).Dropping(r.close)
 	}
 	return v
+}
+
+// replace has an open that was decided answered with other content, where a feature has some. It asks on the loop: the
+// content is made of other handlers' state.
+func (h *Handler) replace(r request) error {
+	o, opens := r.(*openRequest)
+	if !opens || o.create != "" || h.policy.Instead == nil {
+		return nil
+	}
+	content, ok, err := h.policy.Instead(*o.pinned, o.flags, o.tid)
+	if ok {
+		o.content = &content
+	}
+	return err
 }
 
 // fails answers a call that cannot be carried out, whatever rules say: as the kernel would.

@@ -26,6 +26,8 @@ type openRequest struct {
 	pinned *kernel.Pin // the file, or the directory that it is to be created in
 	kind   uint32      // type of the file
 	create string      // name of the file to be created
+
+	content *[]byte // what is read instead of the file, nil for the file itself
 }
 
 // readOpen reads a call that opens a file.
@@ -159,6 +161,13 @@ func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
 	cloexec := uint32(r.flags & unix.O_CLOEXEC)
 	if r.flags&unix.O_PATH != 0 {
 		fd, err := unix.FcntlInt(uintptr(r.pinned.FD), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return supervise.Errno(errno(err))
+		}
+		return supervise.AddFD(fd, cloexec)
+	}
+	if r.content != nil {
+		fd, err := kernel.SealedFile("machine", *r.content)
 		if err != nil {
 			return supervise.Errno(errno(err))
 		}

@@ -47,6 +47,9 @@ type Policy struct {
 	// LimitProcesses and LimitMemory lower a limit; nil where the program cannot ask for it.
 	LimitProcesses func(n uint32)
 	LimitMemory    func(bytes uint64)
+	// Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything.
+	// flags are those of open(2).
+	Instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
 	// Audited tells that somebody reads the journal.
 	Audited bool
 	// Hook is asked about every held call that the rules let through, see [Hook].
