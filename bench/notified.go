@@ -59,6 +59,7 @@ func (w workshop) measureNotified() ([]Notified, error) {
 		{"rt_sigaction of SIGCHLD: memory read and written (restart)", "", w.handled(), true, []string{"sigaction-loop", "20000"}},
 		{"listen: address looked up (listen)", "", w.handled(), true, []string{"listen-loop", "10000", servedPort}},
 		{"fchmodat: carried out on behalf (metadata)", "", w.handled(), true, []string{"chmod-loop", "5000", file}},
+		{"open and close: the path looked at, left to the kernel (machine)", "", w.handled(), true, []string{"open-loop", "20000"}},
 		{"fork, exit and wait: processes counted (processes)", "", w.handled(), true, []string{"clone-loop", "300"}},
 	}
 	bare, notified := make([][]float64, len(plans)), make([][]float64, len(plans))
