@@ -50,6 +50,34 @@ var openCommands = []command{
 		_, err = unix.Open("/proc/self/fd/"+itoa(fd), openFlags(args[1]), 0)
 		return result(err)
 	}},
+	// The second word of a file, which is opened relative to a directory: by openat, or with RESOLVE by openat2.
+	{"second-word", "DIR NAME [RESOLVE]", 2, func(args []string) outcome {
+		dir, err := unix.Open(args[0], unix.O_PATH, 0)
+		if err != nil {
+			return failedAt("dir", err)
+		}
+		var fd int
+		if len(args) > 2 {
+			fd, err = unix.Openat2(dir, args[1], &unix.OpenHow{Resolve: resolveFlags(args[2])})
+		} else {
+			fd, err = unix.Openat(dir, args[1], unix.O_RDONLY, 0)
+		}
+		if err != nil {
+			return failedAt("open", err)
+		}
+		return secondWord(fd)
+	}},
+	// The same of a file that was only named at first.
+	{"second-word-reopened", "PATH", 1, func(args []string) outcome {
+		fd, err := unix.Open(args[0], unix.O_PATH, 0)
+		if err != nil {
+			return failedAt("O_PATH", err)
+		}
+		if fd, err = unix.Open("/proc/self/fd/"+itoa(fd), unix.O_RDONLY, 0); err != nil {
+			return failedAt("open", err)
+		}
+		return secondWord(fd)
+	}},
 	{"open-many", "PATH N", 2, func(args []string) outcome {
 		opened := 0
 		for range number(args[1]) {
@@ -89,6 +117,16 @@ var openCommands = []command{
 		_, err = unix.Mmap(fd, 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		return result(err)
 	}},
+}
+
+func secondWord(fd int) outcome {
+	b := make([]byte, 256)
+	n, err := unix.Read(fd, b)
+	words := strings.Fields(string(b[:max(n, 0)]))
+	if err != nil || len(words) < 2 {
+		return failedAt("read", err)
+	}
+	return value("%s", words[1])
 }
 
 func openFlags(mode string) int {

@@ -116,12 +116,7 @@ func (h *Handler) open(c *supervise.Call, spec opens.Spec) supervise.Verdict {
 	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
 		return kernelDecides
 	}
-	// Most opens are of other files, and one look tells.
-	seen := r.Seen()
-	if st, err := opens.Look(seen, r.Follows()); err != nil || !h.known(st.Ino) {
-		return kernelDecides
-	}
-	pin, err := pin(&r, seen)
+	pin, err := h.pin(&r)
 	if err != nil {
 		return kernelDecides
 	}
@@ -151,10 +146,16 @@ func (h *Handler) open(c *supervise.Call, spec opens.Spec) supervise.Verdict {
 	return supervise.AddFD(fd, uint32(r.Flags)&unix.O_CLOEXEC)
 }
 
-// pin holds the file that seen leads to. Where the caller restricts the way to it the kernel's rules for that hold.
-func pin(r *opens.Request, seen string) (kernel.Pin, error) {
+// pin holds the file that is asked for, if it may be one of ours. Where the caller restricts the way to it the kernel's rules for
+// that hold.
+func (h *Handler) pin(r *opens.Request) (kernel.Pin, error) {
 	if r.Resolve != 0 {
 		return kernel.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
+	}
+	// Most opens are of other files, and one look tells.
+	seen := r.Seen()
+	if st, err := opens.Look(seen, r.Follows()); err != nil || !h.known(st.Ino) {
+		return kernel.Pin{}, unix.ENOENT
 	}
 	flags := unix.O_PATH | unix.O_CLOEXEC
 	if !r.Follows() {
