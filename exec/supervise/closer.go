@@ -2,14 +2,18 @@ package supervise
 
 import (
 	"runtime"
-	"sync/atomic"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Closer closes duplicates of a caller's descriptors outside of the loop. If the caller has closed its own meanwhile, ours
 // is the last, and to close the last descriptor of a socket can take as long as its owner wished (SO_LINGER, socket(7)).
-type Closer struct{ active atomic.Int32 }
+type Closer struct {
+	mu     sync.Mutex
+	active int   // goroutines that close
+	queue  []int // descriptors that none of them has taken up
+}
 
 // maxClosing bounds the threads that closing holds up.
 const maxClosing = 32
@@ -21,7 +25,7 @@ const patience = 100
 // wait for a processor, as when a program asks in a tight loop, do not count: they are given one.
 func (c *Closer) Busy() bool {
 	for range patience {
-		if c.active.Load() < maxClosing {
+		if c.open() < maxClosing {
 			return false
 		}
 		runtime.Gosched()
@@ -29,11 +33,36 @@ func (c *Closer) Busy() bool {
 	return true
 }
 
-// Close closes fd, at once or a little later.
+// open returns how many descriptors are not closed yet.
+func (c *Closer) open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active + len(c.queue)
+}
+
+// Close closes fd, at once or a little later. No more than maxClosing goroutines close at the same time; further
+// descriptors stay open until one of them is done.
 func (c *Closer) Close(fd int) {
-	c.active.Add(1)
-	go func() {
-		defer c.active.Add(-1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.active == maxClosing {
+		c.queue = append(c.queue, fd)
+		return
+	}
+	c.active++
+	go c.run(fd)
+}
+
+func (c *Closer) run(fd int) {
+	for {
 		_ = unix.Close(fd)
-	}()
+		c.mu.Lock()
+		if len(c.queue) == 0 {
+			c.active--
+			c.mu.Unlock()
+			return
+		}
+		fd, c.queue = c.queue[0], c.queue[1:]
+		c.mu.Unlock()
+	}
 }

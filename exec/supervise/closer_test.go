@@ -65,9 +65,9 @@ func TestCloserIsBounded(t *testing.T) {
 		_ = p.(*net.TCPConn).SetLinger(0) // resets: what waits for it gives up
 		_ = p.Close()
 	}
-	for end := time.Now().Add(20 * time.Second); c.active.Load() > 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); c.open() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d closes still wait", c.active.Load())
+			t.Fatalf("%d closes still wait", c.open())
 		}
 	}
 }

@@ -49,6 +49,17 @@ var guests = map[string]func(args []string){
 		wait(pid)
 		must(0, 0, 3)
 	},
+	"crowd": guestCrowd,
+	"waits": guestWaits,
+	"asking": func(args []string) { // asks once on each of many threads
+		for range number(args[1]) {
+			go func() {
+				runtime.LockOSThread()
+				ask(number(args[0]))
+			}()
+		}
+		select {}
+	},
 	"ask": func(args []string) { // asks on the main thread, or on another, until it is killed
 		n := number(args[0])
 		if len(args) > 1 {
@@ -159,6 +170,36 @@ func guestParallel(args []string) {
 		must(0, 0, 2, uintptr(errno))
 	}
 	must(0, 0, 3)
+}
+
+// guestCrowd has another process ask question 1 on many threads. Once the supervisor has seen as many as args[1] says, it asks
+// question 3 itself; then it kills the other process, and asks question 4.
+func guestCrowd(args []string) {
+	crowd := spawn("asking", "1", args[0])
+	must(0, 0, 2)
+	must(0, 0, 3)
+	check(syscall.Kill(crowd, syscall.SIGKILL))
+	wait(crowd)
+	must(0, 0, 4)
+}
+
+// guestWaits asks what TestKernelWaitFD has wait.
+func guestWaits([]string) {
+	must(0, 0, 0)
+	must(0, 0, 1)
+	var done sync.WaitGroup
+	done.Go(func() {
+		runtime.LockOSThread()
+		must(0, 0, 2)
+	})
+	for {
+		if _, errno := ask(3); errno == 0 {
+			break
+		}
+	}
+	done.Wait()
+	must(0, unix.EPERM, 4)
+	must(7, 0, 5)
 }
 
 // guestOnce asks many numbered questions on several threads while signals fall on all of them.

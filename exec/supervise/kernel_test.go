@@ -148,6 +148,12 @@ var questions = []struct {
 		answer: later(func() Verdict { return Resume(func(*Call) Verdict { panic("resume boom") }) }),
 	},
 	{name: "defer kill", answer: later(Kill), errno: unix.EPERM, record: "cannot be answered with: kill"},
+	{name: "defer wait", answer: later(func() Verdict { return Wait(0, func(*Call) Verdict { return Return(0) }) }), errno: unix.EPERM, record: "with: wait"},
+	{name: "wait", answer: func(*Call) Verdict { return Wait(time.Millisecond, func(*Call) Verdict { return Return(46) }) }, returns: 46},
+	{
+		name: "wait panic", errno: unix.EPERM, record: "wait boom",
+		answer: func(*Call) Verdict { return Wait(0, func(*Call) Verdict { panic("wait boom") }) },
+	},
 	{name: "defer defer", answer: later(func() Verdict { return Defer(nil) }), errno: unix.EPERM, record: "with: defer"},
 	{
 		name: "defer continue after memory was read",
@@ -224,35 +230,6 @@ func TestKernelVerdicts(t *testing.T) {
 	}
 }
 
-func TestKernelDeferredCallsAreBounded(t *testing.T) {
-	const most, threads = 3, 5
-	release := make(chan struct{})
-	answers := map[syscall.Errno]int{}
-	var loop *Loop
-	serveGuest(t, "parallel", []string{"5", "2"}, func(q int, c *Call) Verdict {
-		switch q {
-		case 0:
-			return Defer(func(context.Context) Verdict {
-				<-release
-				return Return(0)
-			})
-		case 1: // the two that are too many have their answer
-			close(release)
-		case 2:
-			answers[syscall.Errno(c.Args[1])]++
-		case 3:
-			return Defer(func(context.Context) Verdict { return Return(0) }) // there is room again
-		}
-		return Return(0)
-	}, func(l *Loop) { l.deferred.most, loop = most, l })
-	if answers[0] != most || len(answers) != 1 {
-		t.Errorf("answers after the first EAGAINs: %v, want %d calls that worked", answers, most)
-	}
-	if n := len(loop.deferred.places); n != 0 {
-		t.Errorf("%d places of %d are still taken", n, threads)
-	}
-}
-
 // A deferred call ends with EIO at its deadline, whether its function heeds the context or not. What comes later is dropped.
 func TestKernelDeferredCallsHaveADeadline(t *testing.T) {
 	stubborn := make(chan struct{})
@@ -271,7 +248,7 @@ func TestKernelDeferredCallsHaveADeadline(t *testing.T) {
 			close(stubborn)
 		}
 		return Return(0)
-	}, func(l *Loop) { l.deferred.time = 20 * time.Millisecond })
+	}, func(l *Loop) { l.backlog.time = 20 * time.Millisecond })
 	if answers[unix.EIO] != 2 || len(answers) != 1 {
 		t.Errorf("answers %v, want EIO twice", answers)
 	}
@@ -320,7 +297,7 @@ func TestKernelCallerKilledWhileDeferred(t *testing.T) {
 			<-cancelled
 			return Return(0)
 		})
-	}, func(l *Loop) { l.deferred.check = 5 * time.Millisecond })
+	}, func(l *Loop) { l.backlog.check = 5 * time.Millisecond })
 }
 
 // Signals at the callers change nothing: each question is decided once and has its own answer.
@@ -349,7 +326,7 @@ func TestKernelSurvivesKilledCallers(t *testing.T) {
 			return Defer(func(context.Context) Verdict { return Return(0) })
 		}
 		return Return(0)
-	}, func(l *Loop) { l.deferred.check = time.Millisecond })
+	}, func(l *Loop) { l.backlog.check = time.Millisecond })
 }
 
 func TestKernelKillEndsTheCallersProcessOnly(t *testing.T) {

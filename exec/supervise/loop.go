@@ -21,8 +21,7 @@ type Loop struct {
 	watched    int32 // sources so far: tells one from a later one with the same descriptor
 	ended      bool
 	later      func()
-	deferred   *pool
-	resumed    resumed
+	backlog    *backlog
 	atEnd      []func()
 }
 
@@ -49,7 +48,7 @@ func NewLoop(l kernel.Listener, done int, confine func() error) (*Loop, error) {
 		listener: l, epoll: epoll, sources: map[int32]source{},
 		poll: [2]unix.PollFd{{Fd: int32(l.FD), Events: unix.POLLIN}, {Fd: int32(epoll), Events: unix.POLLIN}},
 	}
-	loop.deferred = newPool(l, confine, loop.resumed.add)
+	loop.backlog = newBacklog(loop, confine)
 	// Whoever still asks once the command has ended is not answered.
 	if err := loop.Watch(done, func() { loop.ended = true }); err != nil {
 		_ = unix.Close(epoll)
@@ -60,12 +59,9 @@ func NewLoop(l kernel.Listener, done int, confine func() error) (*Loop, error) {
 
 // Watch has ready called on the loop's thread whenever fd is readable. It must read what is there, and not block.
 func (l *Loop) Watch(fd int, ready func()) error {
-	l.watched++
-	err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd), Pad: l.watched})
-	if err != nil {
+	if err := l.watch(fd, unix.EPOLLIN, ready); err != nil {
 		return fmt.Errorf("watch descriptor: %w", err)
 	}
-	l.sources[int32(fd)] = source{l.watched, ready}
 	return nil
 }
 
@@ -130,8 +126,7 @@ func (l *Loop) Run(d *Dispatcher) error {
 
 // Close ends a loop that is not to be run. Run ends with it.
 func (l *Loop) Close() {
-	l.deferred.close()
-	l.resumed.close()
+	l.backlog.close()
 	for _, f := range l.atEnd {
 		f()
 	}
@@ -165,7 +160,8 @@ func (l *Loop) serveSources() (err error) {
 func (l *Loop) serve(n *kernel.Notification, call *Call) error {
 	switch err := l.listener.Receive(n); {
 	case err == nil:
-		return l.notified(n, call)
+		l.notified(n, call)
+		return nil
 	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
 		return nil // interrupted, or the caller was killed between the wake-up and the receive
 	default:
@@ -174,25 +170,16 @@ func (l *Loop) serve(n *kernel.Notification, call *Call) error {
 }
 
 // notified decides and answers a received notification. It does not allocate where its handlers do not.
-func (l *Loop) notified(n *kernel.Notification, call *Call) error {
+func (l *Loop) notified(n *kernel.Notification, call *Call) {
 	call.TID, call.Nr, call.Args, call.id, call.memoryRead = int(n.PID), uint32(n.Nr), n.Args, n.ID, false
-	return l.carryOut(call, l.dispatcher.Decide(call))
+	if v := l.dispatcher.Decide(call); v.Defers() {
+		l.backlog.leave(call, v)
+	} else {
+		l.answer(call, v)
+	}
 }
 
-// carryOut answers a call, or lets it leave the loop.
-func (l *Loop) carryOut(call *Call, v Verdict) error {
-	if v.kind != verdictDefer {
-		answer(l.listener, call.TID, call.id, v)
-		return nil
-	}
-	if err := l.awaitResumed(); err != nil {
-		return err
-	}
-	if !l.deferred.start(l.dispatcher, *call, v.later) && v.drop != nil {
-		v.drop()
-	}
-	return nil
-}
+func (l *Loop) answer(c *Call, v Verdict) { answer(l.listener, c.TID, c.id, v) }
 
 // answer carries a verdict out. A signal may interrupt the sending; any other failure means that the caller is gone.
 func answer(l kernel.Listener, tid int, id uint64, v Verdict) {

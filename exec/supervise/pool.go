@@ -4,143 +4,174 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
 const (
-	// maxDeferred bounds the calls that wait outside of the loop, and with them the executor's threads.
+	// maxDeferred bounds the deferred functions that run at the same time, and with them the executor's threads.
 	maxDeferred = 64
-	// deferredTime is how long one may take before it fails with EIO.
+	// deferredTime is how long a deferred call may take, its time in the queue included, before it fails with EIO.
 	deferredTime = time.Minute
-	// checkCallers is how often the callers of deferred calls are looked for.
-	checkCallers = 250 * time.Millisecond
 )
 
-// pool runs what handlers defer. Each call has two goroutines: one runs the handler's function, the other answers exactly
-// once, by what the function returns or by the deadline, whichever comes first. A function that does not heed its context
-// keeps its place among the pool's until it returns.
-type pool struct {
-	listener kernel.Listener
-	confine  func() error                    // puts the calling thread under the executor's ruleset
-	resume   func(Call, func(*Call) Verdict) // hands a call back to the loop
-
-	most  int
-	time  time.Duration
-	check time.Duration
-
-	places  chan struct{}  // one token for each function that runs
-	closed  chan struct{}  // closed with the loop
-	answers sync.WaitGroup // those who may use the listener
+// enqueue has the function of a deferred call run when it is its turn.
+func (b *backlog) enqueue(p *pending) {
+	p.state = pendingQueued
+	b.alert(p, b.time)
+	p.by.queue = append(p.by.queue, p)
+	if !p.by.listed {
+		p.by.listed = true
+		b.queues = append(b.queues, p.by)
+	}
+	b.start()
 }
 
-func newPool(l kernel.Listener, confine func() error, resume func(Call, func(*Call) Verdict)) *pool {
-	return &pool{
-		listener: l, confine: confine, resume: resume, most: maxDeferred, time: deferredTime, check: checkCallers,
-		places: make(chan struct{}, maxDeferred), closed: make(chan struct{}),
+func (by *caller) dequeue(p *pending) {
+	if i := slices.Index(by.queue, p); i >= 0 {
+		by.queue = slices.Delete(by.queue, i, i+1)
 	}
 }
 
-// deferred is one call of the pool.
-type deferred struct {
-	*pool
-	call       Call
-	f          func(context.Context) Verdict
-	dispatcher *Dispatcher // records why the call fails
-}
-
-// full reports whether one more call would be refused. Only the loop's thread starts calls, so there it stays false.
-func (p *pool) full() bool { return len(p.places) >= p.most }
-
-// start runs f for a call, unless there is no room. It is used on the loop's thread only.
-func (p *pool) start(d *Dispatcher, c Call, f func(context.Context) Verdict) (started bool) {
-	if p.full() {
-		answer(p.listener, 0, c.id, Errno(unix.EAGAIN))
-		return false
-	}
-	p.places <- struct{}{}
-	p.answers.Add(1)
-	go deferred{p, c, f, d}.run()
-	return true
-}
-
-func (d deferred) run() {
-	defer d.answers.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), d.time)
-	defer cancel()
-	verdict := make(chan Verdict, 1)
-	go func() {
-		v := d.verdict(ctx)
-		<-d.places
-		verdict <- v
-	}()
-	check := time.NewTicker(d.check)
-	defer check.Stop()
-	for {
-		select {
-		case v := <-verdict:
-			if v.kind == verdictResume {
-				d.resume(d.call, v.then)
-			} else {
-				answer(d.listener, 0, d.call.id, v)
-			}
-			return
-		case <-ctx.Done():
-			answer(d.listener, 0, d.call.id, Errno(unix.EIO))
-			drop(verdict)
-			return
-		case <-check.C:
-			if !d.listener.Valid(d.call.id) {
-				drop(verdict)
-				return
-			}
-		case <-d.closed:
-			drop(verdict)
-			return
+// start gives free places to the queues in turn, and of each to the call that came first. Passing over a queue whose
+// process has its share already, it goes on until nobody may have another.
+func (b *backlog) start() {
+	for passed := 0; passed < len(b.queues); {
+		by := b.queues[0]
+		b.queues = slices.Delete(b.queues, 0, 1)
+		passed++
+		if len(by.queue) > 0 && share(by.running, b.running, b.places) {
+			p := by.queue[0]
+			by.dequeue(p)
+			b.run(p)
+			passed = 0
+		}
+		if by.listed = len(by.queue) > 0; by.listed {
+			b.queues = append(b.queues, by)
 		}
 	}
+}
+
+// run runs the function of a call on a goroutine of its own.
+func (b *backlog) run(p *pending) {
+	b.running++
+	p.by.running++
+	p.state = pendingRunning
+	ctx, end := context.WithCancel(context.Background())
+	p.end = end
+	f, d, c := p.what.later, b.loop.dispatcher, p.call // the loop goes on using its own
+	go func() { b.results.add(p, b.verdict(ctx, d, &c, f)) }()
+}
+
+// finished takes up what functions have returned.
+func (b *backlog) finished() {
+	for _, r := range b.results.take() {
+		p := r.pending
+		b.running--
+		p.by.running--
+		p.end()
+		if p.state != pendingRunning { // it comes too late
+			b.discard(r.verdict)
+			b.forget(p.by)
+			continue
+		}
+		b.silence(p)
+		if r.verdict.kind == verdictResume {
+			b.back(p, r.verdict.then)
+		} else {
+			b.proceed(p, r.verdict)
+		}
+	}
+	b.start()
+	b.arm()
 }
 
 // verdict runs f on a thread of its own, which ends with it. Whatever goes wrong refuses the call: nobody else would
 // answer it.
-func (d deferred) verdict(ctx context.Context) (v Verdict) {
+func (b *backlog) verdict(ctx context.Context, d *Dispatcher, c *Call, f func(context.Context) Verdict) (v Verdict) {
 	runtime.LockOSThread() // never unlocked
-	if err := d.confine(); err != nil {
-		d.refuse("confine a deferred call's thread: " + err.Error())
+	if err := b.confine(); err != nil {
+		d.refuse(c, "confine a deferred call's thread: "+err.Error())
 		return Errno(unix.EPERM)
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			d.refuse(fmt.Sprintf("internal error: %v", r))
+			d.refuse(c, fmt.Sprintf("internal error: %v", r))
 			v = Errno(unix.EPERM)
 		}
 	}()
-	v = d.f(ctx)
+	v = f(ctx)
 	switch {
-	case v.kind == verdictNext, v.kind == verdictDefer, v.kind == verdictKill, v.raced(d.call.memoryRead):
-		d.refuse("a deferred call cannot be answered with: " + v.String())
+	case v.kind == verdictNext, v.Defers(), v.kind == verdictKill, v.raced(c.memoryRead):
+		d.refuse(c, "a deferred call cannot be answered with: "+v.String())
 		return Errno(unix.EPERM)
 	}
 	return v
 }
 
-func (d deferred) refuse(reason string) { d.dispatcher.refuse(&d.call, reason) }
-
-// drop releases a descriptor that comes too late.
-func drop(verdict <-chan Verdict) {
-	go func() {
-		if v := <-verdict; v.kind == verdictAddFD {
-			_ = unix.Close(int(v.value))
-		}
-	}()
+// results holds what deferred functions have returned, until the loop's thread takes it up.
+type results struct {
+	mu    sync.Mutex
+	event int // eventfd: readable when there are any; 0 until a call leaves the loop, -1 after the end
+	list  []result
 }
 
-// close ends the contexts of all calls. When it returns nobody uses the listener any more.
-func (p *pool) close() {
-	close(p.closed)
-	p.answers.Wait()
+type result struct {
+	pending *pending
+	verdict Verdict
+}
+
+// open has the loop call finished when there are results.
+func (r *results) open(l *Loop, finished func()) error {
+	if r.event != 0 {
+		return nil
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	if err := l.Watch(fd, finished); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	r.event = fd
+	return nil
+}
+
+// add is called on the goroutine of the function.
+func (r *results) add(p *pending, v Verdict) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.event < 0 { // the command has ended, and with it the caller
+		if v.kind == verdictAddFD {
+			_ = unix.Close(int(v.value))
+		}
+		return
+	}
+	r.list = append(r.list, result{p, v})
+	_, _ = unix.Write(r.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // any non-zero number, in either byte order
+}
+
+func (r *results) take() []result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var count [8]byte
+	_, _ = unix.Read(r.event, count[:])
+	list := r.list
+	r.list = nil
+	return list
+}
+
+// close returns what was not taken up.
+func (r *results) close() []result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.event > 0 {
+		_ = unix.Close(r.event)
+	}
+	r.event = -1
+	return r.list
 }

@@ -16,7 +16,8 @@ type Verdict struct {
 	reason Reason
 	later  func(context.Context) Verdict
 	then   func(*Call) Verdict
-	drop   func() // for later: what it holds
+	wait   *waiting
+	drop   func() // releases what later or wait holds
 }
 
 type verdictKind uint8
@@ -29,6 +30,7 @@ const (
 	verdictAddFD
 	verdictKill
 	verdictDefer
+	verdictWait
 	verdictResume
 )
 
@@ -70,17 +72,24 @@ func AddFD(fd int, flags uint32) Verdict {
 // Kill ends the caller's process with SIGKILL.
 func Kill() Verdict { return Verdict{kind: verdictKill} }
 
-// Defer leaves the loop: f runs on a goroutine of its own and its verdict answers the call. It is for what may block.
+// Defer leaves the loop: f runs on a goroutine of its own and its verdict answers the call. It is for what may block, and
+// for work that would keep others waiting; what can be waited for by a descriptor or a time is for [WaitFD].
 // f must not touch the handler's state, the call or the caller's memory (no other thread may read that), and should
-// return when its context ends: a minute after the call, or when the caller is gone. It must not return Next, Defer or Kill.
-// Deferred calls are started in the order of their arrival; one more than maxDeferred fails with EAGAIN.
+// return when its context ends: a minute after the call, which fails with EIO then, or when the caller is gone. It must not
+// return Next, Defer, WaitFD or Kill.
+//
+// The functions of one process start in the order in which their calls came. They do not wait for one another to end: a
+// call that blocks delays no other thread. Only so many run at a time, for a process as for the sandbox; further calls wait
+// in the queue of their process, and the queues have their turns. There is a bound to the calls that wait, too, of which
+// no process can take all: one more fails with EAGAIN.
 func Defer(f func(context.Context) Verdict) Verdict { return Verdict{kind: verdictDefer, later: f} }
 
 // IsContinue reports whether the verdict leaves the call to the kernel.
 func (v Verdict) IsContinue() bool { return v.kind == verdictContinue }
 
 // Resume ends a deferred call's stay outside of the loop without an answer: then runs on the loop's thread with the call,
-// and its verdict answers. It is for results that the caller's memory is to receive. Only f of [Defer] may return it.
+// and its verdict answers, which may be Defer or WaitFD. It is for results that the caller's memory is to receive. Only f
+// of [Defer] may return it. It is not called for a caller that is gone.
 func Resume(then func(*Call) Verdict) Verdict { return Verdict{kind: verdictResume, then: then} }
 
 // raced reports whether v would continue a call on the strength of memory that another thread may have changed since.
@@ -88,14 +97,14 @@ func (v Verdict) raced(memoryRead bool) bool {
 	return v.kind == verdictContinue && (v.reason == 0 || memoryRead && v.reason != KernelDecides)
 }
 
-// Dropping has release called should a deferred function never be run, so that what it holds is not lost.
+// Dropping has release called should the function of a Defer or WaitFD never be called, so that what it holds is not lost.
 func (v Verdict) Dropping(release func()) Verdict {
 	v.drop = release
 	return v
 }
 
 // Defers reports whether the verdict leaves the loop.
-func (v Verdict) Defers() bool { return v.kind == verdictDefer }
+func (v Verdict) Defers() bool { return v.kind == verdictDefer || v.kind == verdictWait }
 
 // Deferred returns the function that was deferred, for tests.
 func (v Verdict) Deferred() func(context.Context) Verdict { return v.later }
@@ -117,6 +126,8 @@ func (v Verdict) String() string {
 		return "kill"
 	case verdictResume:
 		return "resume"
+	case verdictWait:
+		return "wait"
 	}
 	return "defer"
 }

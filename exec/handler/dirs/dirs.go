@@ -37,7 +37,7 @@ const maxTooLarge = 64
 type Handler struct {
 	calls    []abi.Sysno
 	legacy   abi.Sysno // getdents
-	canDefer func() bool
+	canDefer func(*supervise.Call) bool
 	cache    cache
 	scratch  []byte // what the next directory is read into
 
@@ -50,8 +50,8 @@ type Handler struct {
 	duplicate func(tid, fd int) (int, error) // tests replace it
 }
 
-// New makes the handler. canDefer tells whether supervise.Defer would find room.
-func New(arch abi.Arch, canDefer func() bool) *Handler {
+// New makes the handler. canDefer tells whether supervise.Defer would find room for a call.
+func New(arch abi.Arch, canDefer func(*supervise.Call) bool) *Handler {
 	h := &Handler{
 		canDefer: canDefer, legacy: ^abi.Sysno(0), duplicate: kernel.DuplicateFD,
 		tooLarge: map[directory]bool{}, sorting: make(chan struct{}, 1),
@@ -117,7 +117,7 @@ func (h *Handler) handle(c *supervise.Call, fresh *snapshot) supervise.Verdict {
 		s = h.cache.add(fresh)
 	case s == nil:
 		var later *supervise.Verdict
-		if s, later = h.read(fd, pos, dir); later != nil {
+		if s, later = h.read(c, fd, pos, dir); later != nil {
 			return *later
 		}
 	}
@@ -126,7 +126,7 @@ func (h *Handler) handle(c *supervise.Call, fresh *snapshot) supervise.Verdict {
 
 // read lists a directory, or says what else becomes of the call: a large one is read on outside of the loop, so that no
 // other process waits for it.
-func (h *Handler) read(fd int, pos position, dir directory) (*snapshot, *supervise.Verdict) {
+func (h *Handler) read(c *supervise.Call, fd int, pos position, dir directory) (*snapshot, *supervise.Verdict) {
 	verdict := func(v supervise.Verdict) (*snapshot, *supervise.Verdict) { return nil, &v }
 	if onProc(fd) || !pos.start() && h.tooLarge[dir] {
 		return verdict(kernelsOrder())
@@ -136,7 +136,7 @@ func (h *Handler) read(fd int, pos position, dir directory) (*snapshot, *supervi
 		return verdict(kernelsOrder())
 	}
 	done, err := r.read(inlineBytes)
-	if err == nil && !done && h.canDefer() {
+	if err == nil && !done && h.canDefer(c) {
 		h.scratch = nil
 		return verdict(supervise.Defer(func(ctx context.Context) supervise.Verdict { return h.readOn(ctx, r, dir) }))
 	}

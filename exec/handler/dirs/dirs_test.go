@@ -26,7 +26,7 @@ type guest struct {
 
 func newGuest(t *testing.T) *guest {
 	g := &guest{t: t, memory: &supervisetest.Memory{Bytes: make([]byte, 4096)}}
-	g.h = New(abi.AMD64, func() bool { return g.room })
+	g.h = New(abi.AMD64, func(*supervise.Call) bool { return g.room })
 	g.h.duplicate = func(_, fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
 	return g
 }
