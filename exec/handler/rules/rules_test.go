@@ -237,20 +237,72 @@ func TestStaticPolicyHolds(t *testing.T) {
 	}
 }
 
-// A FIFO without another end must be left to a deferred call.
-func TestWaitingOpenIsDeferred(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mkfifo(dir+"/fifo", 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rule := ir.DynamicRule{On: ir.EventOpen, Path: dir + "/x", Then: ir.Outcome{Kind: ir.OutcomeAllow}, Scope: ir.ScopeSandbox}
-	h, _ := newHandler(t, Policy{Rules: []ir.DynamicRule{rule}, Held: ir.EventFile})
-	for flags, want := range map[uint64]string{
-		unix.O_RDONLY: "defer", unix.O_WRONLY: "defer", unix.O_WRONLY | unix.O_NONBLOCK: "errno ENXIO",
-	} {
-		if got := handle(h, "open", dir+"/fifo", flags).String(); got != want {
-			t.Errorf("open with flags %#x: %s, want %s", flags, got, want)
+// An open that would block waits, and is carried out when what it waits for is there.
+func TestOpenThatWouldBlockWaits(t *testing.T) {
+	const fifo, file = "/fifo", "/file"
+	other := func(path string, flags int) int {
+		fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
 		}
+		return fd
+	}
+	reader := func(path string) int { return other(path, unix.O_RDONLY) }
+	writer := func(path string) int { return other(path, unix.O_WRONLY) }
+	both := func(path string) int { return other(path, unix.O_RDWR) }
+	lease := func(path string) int {
+		fd := reader(path)
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+			t.Error(err)
+		}
+		return fd
+	}
+	nobody := func(string) int { return -1 }
+	const descriptor = "descriptor with flags 0x0"
+	for _, tc := range []struct {
+		name, call, path string
+		flags            uint64
+		before           func(path string) int // opens what is there when the call is made
+		then             func(path string) int // opens what comes after it; what is there is closed
+		first, last      string
+	}{
+		{"reader, then a writer", "open", fifo, unix.O_RDONLY, nobody, writer, "wait", descriptor},
+		{"reader, then nobody", "open", fifo, unix.O_RDONLY, nobody, nobody, "wait", "wait"},
+		{"writer, then a reader", "open", fifo, unix.O_WRONLY, nobody, reader, "wait", descriptor},
+		{"writer, then nobody", "open", fifo, unix.O_WRONLY, nobody, nobody, "wait", "wait"},
+		{"reader beside a writer", "open", fifo, unix.O_RDONLY, both, nil, descriptor, ""},
+		{"writer that will not wait", "open", fifo, unix.O_WRONLY | unix.O_NONBLOCK, nobody, nil, "errno ENXIO", ""},
+		{"reader that will not wait", "open", fifo, unix.O_RDONLY | unix.O_NONBLOCK, nobody, nil, descriptor, ""},
+		{"both in one", "open", fifo, unix.O_RDWR, nobody, nil, descriptor, ""},
+		{"lease", "open", file, unix.O_WRONLY, lease, nobody, "wait", descriptor},
+		{"lease, truncate", "truncate", file, 2, lease, nobody, "wait", "return 0"},
+		{"lease, open that will not wait", "open", file, unix.O_WRONLY | unix.O_NONBLOCK, lease, nil, "errno EAGAIN", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := unix.Mkfifo(dir+fifo, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir+file, []byte("text"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rule := ir.DynamicRule{On: ir.EventFile, Path: dir + "/x", Then: ir.Outcome{Kind: ir.OutcomeAllow}, Scope: ir.ScopeSandbox}
+			h, _ := newHandler(t, Policy{Rules: []ir.DynamicRule{rule}, Held: ir.EventFile})
+			before := tc.before(dir + tc.path)
+			v := handle(h, tc.call, dir+tc.path, tc.flags)
+			_ = unix.Close(before)
+			if got := v.String(); got != tc.first {
+				t.Fatalf("%s, want %s", got, tc.first)
+			}
+			if tc.then == nil {
+				return
+			}
+			after := tc.then(dir + tc.path)
+			if v = v.Waited()(nil, false); v.String() != tc.last {
+				t.Errorf("then %s, want %s", v, tc.last)
+			}
+			_ = unix.Close(after)
+		})
 	}
 }
 
