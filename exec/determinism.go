@@ -28,7 +28,7 @@ func (s *sandbox) determinism(w *wired, loop *supervise.Loop, j supervise.Journa
 	images := image.Config{VDSO: vdso}
 	rule := supervise.Event{Rule: "determinism.time_start", Origin: where(s.program, d.TimeOrigin)}
 	if d.ShiftTime {
-		h := clock.New(s.arch, clock.Config{Start: int64(d.TimeStart), Watch: loop.Watch, Rule: rule}, j)
+		h := clock.New(s.arch, clock.Config{Start: int64(d.TimeStart), Watch: loop.Watch, CanDefer: loop.CanDefer, Rule: rule}, j)
 		seconds, nanoseconds := h.Shift()
 		images.Clock = &image.Shift{Seconds: seconds, Nanoseconds: nanoseconds}
 		w.list = append(w.list, h)

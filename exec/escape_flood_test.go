@@ -72,6 +72,32 @@ func Test_escape_36_killed_and_signalled_callers(t *testing.T) {
 	})
 }
 
+// Threads that wait in an open keep nobody else waiting: while 200 of one process do, others open what is there, and a FIFO
+// that has two ends. They go on when somebody opens the other end.
+func Test_escape_36_waiting_opens(t *testing.T) {
+	const script = `
+mkfifo stuck through
+$PROBE open-together 200 stuck $MODE ready >opened & many=$!
+$PROBE after ready openat /etc/passwd r
+(read x <through; echo got $x) & reader=$!
+echo hello >through
+wait $reader
+test -s opened && echo "the opens did not wait"
+exec 3$OTHER stuck
+wait $many
+cat opened`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		for name, mode := range map[string]struct{ mode, other string }{"readers": {"r", ">"}, "writers": {"w", "<"}} {
+			t.Run("escape_36_"+name, func(t *testing.T) {
+				b := exectest.NewBox(t, u)
+				artifact := b.Policy(b.Base(ruled(`{on: ["open"], if: path: "/etc/hostname", then: "deny"}`)))
+				script := strings.NewReplacer("$PROBE", b.Probe, "$MODE", mode.mode, "$OTHER", mode.other).Replace(script)
+				wantRun(t, b.Sh(artifact, script), 0, "ok\ngot hello\nvalue map[ok:200]")
+			})
+		}
+	})
+}
+
 // Absurd arguments of notified calls are answered as the kernel would, and harm nobody.
 func Test_escape_36_absurd_arguments(t *testing.T) {
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {

@@ -91,6 +91,17 @@ func TestCmdOnEvent(t *testing.T) {
 				t.Errorf("%q, %v", out, err)
 			}
 		})
+		t.Run("kills for a file", func(t *testing.T) {
+			_, out, err := run(t, func(e exec.Event) exec.Outcome {
+				if slices.Contains(e.Paths, file) {
+					return exec.KillProcess()
+				}
+				return exec.Outcome{}
+			}, "/bin/sh", "-c", "("+b.Probe+" openat "+file+" r); echo $?")
+			if err != nil || out != "137\n" {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
 		t.Run("panics", func(t *testing.T) {
 			_, out, err := run(t, func(e exec.Event) exec.Outcome {
 				if slices.Contains(e.Argv, "boom") {

@@ -21,6 +21,7 @@ var floodCommands = []command{
 	{"hammer", "THREADS CALL FILE READY STOP", 5, hammer},
 	{"kill-askers", "N FILE", 2, killAskers},
 	{"storm", "N FILE", 2, storm},
+	{"open-together", "THREADS FILE MODE READY", 4, openTogether},
 	{"fork-drift", "N wnohang|ignored|failing|double", 2, forkDrift},
 	{"churn", "MILLISECONDS FILE", 2, churn},
 	{"clone3-loop", "N", 1, func(args []string) outcome {
@@ -85,6 +86,32 @@ func hammer(args []string) outcome {
 	stop.Store(true)
 	done.Wait()
 	return value("%s", strings.Join(slices.Sorted(maps.Keys(answers)), ", "))
+}
+
+// openTogether has many threads open a file, which may make them wait. It makes the file READY when all of them are about to, and
+// prints how their opens ended; until then all stays open.
+func openTogether(args []string) outcome {
+	threads := number(args[0])
+	var begun, done sync.WaitGroup
+	var mu sync.Mutex
+	ends := map[string]int{}
+	begun.Add(threads)
+	for range threads {
+		done.Go(func() {
+			runtime.LockOSThread()
+			begun.Done()
+			_, err := unix.Open(args[1], openFlags(args[2]), 0)
+			mu.Lock()
+			defer mu.Unlock()
+			ends[string(result(err))]++
+		})
+	}
+	begun.Wait()
+	if err := os.WriteFile(args[3], []byte("ready"), 0o644); err != nil {
+		return failedAt("write", err)
+	}
+	done.Wait()
+	return value("%v", ends)
 }
 
 // awaitFile waits until a file is there.

@@ -15,7 +15,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +26,9 @@ import (
 type Config struct {
 	Start int64                            // what the clock is to show now, in seconds since 1970
 	Watch func(fd int, ready func()) error // the loop's
-	Rule  supervise.Event                  // Rule and Origin of the field, for the journal
+	// CanDefer tells whether supervise.Wait would find room for a call: the loop's.
+	CanDefer func(*supervise.Call) bool
+	Rule     supervise.Event // Rule and Origin of the field, for the journal
 }
 
 // Handler is the clock of one sandbox.
@@ -39,7 +40,6 @@ type Handler struct {
 	host    host
 	calls   map[abi.Sysno]func(*supervise.Call) supervise.Verdict
 	changed restorer
-	napping atomic.Int32 // short waits that the supervisor carries out
 }
 
 // New makes the handler. From now on the clock runs.

@@ -1,7 +1,6 @@
 package clock
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -50,9 +49,6 @@ func valid(t unix.Timespec) bool { return t.Sec >= 0 && t.Nsec >= 0 && t.Nsec < 
 // memory has been put back.
 const soon = 2 * time.Millisecond
 
-// maxNapping bounds these waits: the supervisor holds only so many calls at a time.
-const maxNapping = 32
-
 // clockNanosleep is clock_nanosleep(clock, flags, deadline, rest) with a deadline in the time of day.
 func (h *Handler) clockNanosleep(c *supervise.Call) supervise.Verdict {
 	w, verdict := h.begin(c, c.Args[2])
@@ -68,14 +64,9 @@ func (h *Handler) clockNanosleep(c *supervise.Call) supervise.Verdict {
 		w.memory.Close()
 		return supervise.Return(0)
 	}
-	if left.Sec == 0 && time.Duration(left.Nsec) <= soon && h.napping.Load() < maxNapping {
+	if left.Sec == 0 && time.Duration(left.Nsec) <= soon && h.config.CanDefer(c) {
 		w.memory.Close()
-		h.napping.Add(1)
-		return supervise.Defer(func(context.Context) supervise.Verdict {
-			defer h.napping.Add(-1)
-			time.Sleep(time.Duration(left.Nsec))
-			return supervise.Return(0)
-		})
+		return supervise.Wait(time.Duration(left.Nsec), func(*supervise.Call) supervise.Verdict { return supervise.Return(0) })
 	}
 	return h.hostTime(c, w)
 }
