@@ -1,7 +1,10 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,4 +61,32 @@ func CatchSignals(list ...unix.Signal) (fd int, err error) {
 		}
 	}
 	return signalPipeRead, nil
+}
+
+// SignalWaits reports whether a thread has a signal to take: one that is pending and not blocked. Signals of a whole process
+// count only where it has one thread, since any may take them, and a stop does not.
+func SignalWaits(tid int) bool {
+	b, err := os.ReadFile(procPath(tid, "status"))
+	if err != nil {
+		return false
+	}
+	return signalWaits(b)
+}
+
+func signalWaits(status []byte) bool {
+	mask := func(key string) uint64 {
+		for line := range bytes.Lines(status) {
+			if rest, ok := bytes.CutPrefix(line, []byte(key)); ok {
+				n, _ := strconv.ParseUint(string(bytes.TrimSpace(rest)), 16, 64)
+				return n
+			}
+		}
+		return 0
+	}
+	pending := mask("SigPnd:")
+	if n, err := statusNumber(status, "Threads:"); err == nil && n == 1 {
+		pending |= mask("ShdPnd:")
+	}
+	const stop = 1 << (unix.SIGSTOP - 1)
+	return pending&^mask("SigBlk:")&^stop != 0
 }

@@ -31,6 +31,8 @@ type backlog struct {
 	loop    *Loop
 	confine func() error                       // puts the calling thread under the executor's ruleset
 	group   func(tid int) (pid int, err error) // tests replace it
+	// signalled tells whether a thread has a signal to take; tests replace it.
+	signalled func(tid int) bool
 
 	most   int           // pending calls
 	places int           // functions that run at the same time
@@ -89,7 +91,7 @@ func newBacklog(l *Loop, confine func() error) *backlog {
 		most = int(files.Cur / descriptorShare)
 	}
 	return &backlog{
-		loop: l, confine: confine, group: kernel.ThreadGroup, callers: map[int]*caller{},
+		loop: l, confine: confine, group: kernel.ThreadGroup, signalled: kernel.SignalWaits, callers: map[int]*caller{},
 		most: most, places: maxDeferred, time: deferredTime, check: checkCallers,
 	}
 }
@@ -273,7 +275,8 @@ func (b *backlog) expired() {
 	b.arm()
 }
 
-// lookForCallers gives up calls whose callers no longer wait for an answer, a few at a time.
+// lookForCallers gives up calls whose callers no longer wait for an answer, and ends waits that a signal interrupts, a few
+// at a time.
 func (b *backlog) lookForCallers(now time.Time) {
 	if b.cursor == 0 {
 		b.cursor = len(b.calls)
@@ -283,9 +286,12 @@ func (b *backlog) lookForCallers(now time.Time) {
 			break
 		}
 		b.cursor--
-		if p := b.calls[b.cursor]; !p.call.Valid() {
+		p := b.calls[b.cursor]
+		if !p.call.Valid() {
 			b.giveUp(p)
+			continue
 		}
+		b.interrupted(p)
 	}
 	switch {
 	case len(b.calls) == 0:

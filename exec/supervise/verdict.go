@@ -17,7 +17,8 @@ type Verdict struct {
 	later  func(context.Context) Verdict
 	then   func(*Call) Verdict
 	wait   *waiting
-	drop   func() // releases what later or wait holds
+	signal func(*Call) Verdict // for wait: what answers when a signal comes first
+	drop   func()              // releases what later or wait holds
 }
 
 type verdictKind uint8
@@ -68,6 +69,14 @@ func Errno(e unix.Errno) Verdict { return Verdict{kind: verdictErrno, errno: e} 
 func AddFD(fd int, flags uint32) Verdict {
 	return Verdict{kind: verdictAddFD, value: int64(fd), flags: flags}
 }
+
+// Restart fails the call as a signal would: with EINTR, or not at all where the signal's handler restarts calls
+// (signal(7)). It is only for a caller that has a signal to take, see [Verdict.Interrupted]; others would see the kernel's
+// own ERESTARTSYS.
+func Restart() Verdict { return Errno(restartSys) }
+
+// restartSys is ERESTARTSYS (linux/errno.h).
+const restartSys unix.Errno = 512
 
 // Kill ends the caller's process with SIGKILL.
 func Kill() Verdict { return Verdict{kind: verdictKill} }

@@ -35,6 +35,14 @@ func Wait(d time.Duration, then func(*Call) Verdict) Verdict {
 	return WaitFD(-1, 0, max(d, 1), func(c *Call, _ bool) Verdict { return then(c) })
 }
 
+// Interrupted has then answer a call that waits once its caller has a signal to take: Restart, or what has been done until
+// then. The kernel would end a call of its own at once; here it is looked for four times a second. Without it the signal is
+// taken after the call.
+func (v Verdict) Interrupted(then func(*Call) Verdict) Verdict {
+	v.signal = then
+	return v
+}
+
 // Waited returns the function that a WaitFD or Wait calls, nil for other verdicts: for tests.
 func (v Verdict) Waited() func(c *Call, ready bool) Verdict {
 	if v.wait == nil {
@@ -77,6 +85,16 @@ func (b *backlog) waited(p *pending, ready bool) {
 	then := p.what.wait.then
 	b.back(p, func(c *Call) Verdict { return then(c, ready) })
 	b.arm()
+}
+
+// interrupted answers a call that waits if its caller has a signal to take. The descriptor that it waited for is then's.
+func (b *backlog) interrupted(p *pending) {
+	if p.state != pendingWaiting || p.what.signal == nil || !b.signalled(p.call.TID) || !p.call.Valid() {
+		return
+	}
+	b.silence(p)
+	b.unwatch(p)
+	b.back(p, p.what.signal)
 }
 
 // watch has ready called whenever one of some events, an error or a hang-up is there. The error is epoll_ctl's errno.
