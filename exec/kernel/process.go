@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -114,6 +115,42 @@ func statusNumber(status []byte, key string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("status has no %s line", key)
+}
+
+// tagResource is RLIMIT_LOCKS (asm-generic/resource.h), which the kernel has not looked at since Linux 2.4.25.
+const tagResource = 10
+
+// Tag reads the number that SetTag has given to a process or to the ancestor that it has it from; without one, what its
+// ancestors were started with, mostly math.MaxUint64. A thread has its process's.
+func Tag(pid int) (uint64, error) {
+	var buf [2048]byte // sixteen lines of 79 bytes and a head line
+	b, err := readProc(procPath(pid, "limits"), buf[:0])
+	if err != nil {
+		return 0, err
+	}
+	return parseTag(b)
+}
+
+// parseTag takes the hard limit of the line of RLIMIT_LOCKS in /proc/<pid>/limits (proc_pid_limits(5)).
+func parseTag(limits []byte) (uint64, error) {
+	for line := range bytes.Lines(limits) {
+		rest, ok := bytes.CutPrefix(line, []byte("Max file locks "))
+		if fields := bytes.Fields(rest); ok && len(fields) >= 2 {
+			if string(fields[1]) == "unlimited" {
+				return math.MaxUint64, nil
+			}
+			return strconv.ParseUint(string(fields[1]), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("limits have no line of file locks: %w", unix.ESRCH) // nothing is shown of a process that is gone
+}
+
+// SetTag marks a process, so that all that it forks from now on is marked as well: a child has the mark before it runs,
+// keeps it when its parent ends, when it makes a session of its own and when it calls execve. The mark is a resource
+// limit that has no other use, so it can only be lowered, and the filter must refuse to let the process do that itself.
+// It fails with EPERM if the process has other user or group ids than this one (prlimit(2)).
+func SetTag(pid int, tag uint64) error {
+	return unix.Prlimit(pid, tagResource, &unix.Rlimit{Cur: tag, Max: tag}, nil)
 }
 
 // Sandboxed reports whether a process runs under no_new_privs and a seccomp filter, as every process of a sandbox

@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"math"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -48,5 +50,62 @@ func TestHaltedAndDemand(t *testing.T) {
 	}
 	if !Halted(1<<22) || Demand(1<<22) != 0 {
 		t.Error("a process that cannot exist is said to run")
+	}
+}
+
+func TestParseTag(t *testing.T) {
+	const head = "Limit                     Soft Limit           Hard Limit           Units     \n" +
+		"Max locked memory         8388608              8388608              bytes     \n"
+	for text, want := range map[string]uint64{
+		head + "Max file locks            unlimited            unlimited            locks     \n": math.MaxUint64,
+		head + "Max file locks            77                   78                   locks     \n": 78,
+	} {
+		if got, err := parseTag([]byte(text)); err != nil || got != want {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", head, head + "Max file locks            77\n", head + "Max file locks            77    x    locks\n"} {
+		if _, err := parseTag([]byte(text)); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
+}
+
+// A tag goes to children and on to theirs, whatever becomes of those between.
+func TestTagsAreInherited(t *testing.T) {
+	own, err := Tag(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("/bin/sh", "-c", `read go; (setsid /bin/sh -c 'grep "Max file locks" /proc/self/limits' &) ; read end`)
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close(); _ = c.Wait() }()
+	tag := min(own, math.MaxInt64) - 5
+	if err := SetTag(c.Process.Pid, tag); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Tag(c.Process.Pid); err != nil || got != tag {
+		t.Errorf("the process has %d, %v, want %d", got, err, tag)
+	}
+	if _, err := in.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 200)
+	n, _ := out.Read(line)
+	if got, err := parseTag(line[:n]); err != nil || got != tag {
+		t.Errorf("a grandchild in a session of its own has %d, %v, want %d", got, err, tag)
+	}
+	if again, _ := Tag(os.Getpid()); again != own {
+		t.Errorf("the parent has %d, had %d", again, own)
 	}
 }

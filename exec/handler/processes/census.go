@@ -18,7 +18,8 @@ type Process struct{ PID, PIDFD int }
 // The sum is an upper bound that grows by one with each fork. Only when it reaches the limit does the census look:
 // first which known processes have exited (one poll), then who is new (a walk through /proc).
 type census struct {
-	command   int // pidfd of the first process, which is not the census's to close: the loop waits for it
+	command   int                         // pidfd of the first process, which is not the census's to close: the loop waits for it
+	member    func(pid int) (bool, error) // who counts; nil: everybody in the sandbox
 	known     []Process
 	admitted  []admission                  // forks admitted since the last walk whose outcome is unknown
 	roots     func() ([]int, error)        // the executor's children that belong to the sandbox
@@ -67,8 +68,29 @@ func newCensus(command Process, roots func() ([]int, error)) *census {
 	}
 }
 
-// admit reports whether one more process fits, and counts it if so.
-func (s *census) admit(tid, limit int) bool {
+// part makes a census of some of the processes, of which one is known.
+func (s *census) part(first Process, member func(pid int) (bool, error)) *census {
+	const none = -1
+	return &census{
+		command: none, member: member, known: []Process{first}, roots: s.roots, children: s.children, stat: s.stat, blockedIn: s.blockedIn,
+		open: s.open, now: s.now, forkCalls: s.forkCalls,
+	}
+}
+
+// add counts a fork of a thread.
+func (s *census) add(tid int) {
+	s.admitted = append(s.admitted, admission{tid, s.now()})
+	s.complete, s.moved = false, true
+}
+
+// empty reports whether certainly nobody is alive any more.
+func (s *census) empty() bool {
+	s.bury()
+	return len(s.known) == 0 && (len(s.admitted) == 0 || s.walk() && s.bound() == 0)
+}
+
+// room reports whether one more process fits.
+func (s *census) room(tid, limit int) bool {
 	s.settle(tid)
 	if s.bound() >= limit {
 		s.bury()
@@ -85,8 +107,6 @@ func (s *census) admit(tid, limit int) bool {
 		s.moved, s.walked = false, s.now()
 		return false
 	}
-	s.admitted = append(s.admitted, admission{tid, s.now()})
-	s.complete, s.moved = false, true
 	return true
 }
 
@@ -186,10 +206,17 @@ func (s *census) discover() bool {
 			return false, nil // exited and reaped: the next walk sees where its children went
 		}
 		if st.Dead() {
-			s.zombies++
+			if s.member == nil {
+				s.zombies++ // the sandbox's to bound
+			}
 			return false, nil // its children have moved on already
 		}
 		if !known[pid] {
+			if s.member != nil {
+				if counts, err := s.member(pid); err != nil || !counts {
+					return true, err
+				}
+			}
 			fd, err := s.open(pid)
 			if err == unix.ESRCH {
 				return false, nil

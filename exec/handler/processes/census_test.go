@@ -16,7 +16,7 @@ import (
 type world struct {
 	t          *testing.T
 	parent     map[int]int
-	exit       map[int]*os.File
+	exit       map[int][]*os.File
 	zombie     map[int]bool
 	leaderless map[int]bool // the first thread is dead, others live
 	blocked    map[int]int  // thread → system call
@@ -28,7 +28,7 @@ type world struct {
 const root = 10
 
 func newWorld(t *testing.T) (*world, *census) {
-	w := &world{t: t, parent: map[int]int{}, exit: map[int]*os.File{}, zombie: map[int]bool{}, leaderless: map[int]bool{}, blocked: map[int]int{}, clock: time.Unix(1000, 0)}
+	w := &world{t: t, parent: map[int]int{}, exit: map[int][]*os.File{}, zombie: map[int]bool{}, leaderless: map[int]bool{}, blocked: map[int]int{}, clock: time.Unix(1000, 0)}
 	w.spawn(root, 1)
 	fd, err := w.open(root)
 	if err != nil {
@@ -55,6 +55,15 @@ func newWorld(t *testing.T) (*world, *census) {
 	return w, c
 }
 
+// admit is what the handler does with one limit.
+func (s *census) admit(tid, limit int) bool {
+	fits := s.room(tid, limit)
+	if fits {
+		s.add(tid)
+	}
+	return fits
+}
+
 func (w *world) spawn(pid, parent int) { w.parent[pid] = parent }
 
 func (w *world) open(pid int) (int, error) {
@@ -65,7 +74,7 @@ func (w *world) open(pid int) (int, error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.exit[pid] = wr
+	w.exit[pid] = append(w.exit[pid], wr)
 	fd, err := unix.Dup(int(r.Fd()))
 	if err != nil {
 		w.t.Fatal(err)
@@ -76,7 +85,7 @@ func (w *world) open(pid int) (int, error) {
 
 // die ends a process; reaped ones vanish, others stay as zombies. Children move to the executor.
 func (w *world) die(pid int, reaped bool) {
-	if f := w.exit[pid]; f != nil {
+	for _, f := range w.exit[pid] {
 		_ = unix.Close(int(f.Fd())) // no more writers: POLLHUP
 		_ = f.Close()
 	}

@@ -1,13 +1,15 @@
-// Package processes enforces limits.processes: how many processes the sandbox may have alive at once.
+// Package processes enforces limits.processes: how many processes the sandbox may have alive at once, and what rules say
+// about a process and its descendants.
 //
 // It answers clone (without CLONE_THREAD, which the filter lets through), fork and vfork. The count is of live thread
 // groups, never of wait calls: a program that reaps with WNOHANG, ignores SIGCHLD or double-forks neither leaks slots
 // nor gains any. Counting costs nothing until the sandbox comes near the limit.
 //
-// Read next: census.go (who is alive).
+// Read next: census.go (who is alive), scope.go (parts of the sandbox with a limit of their own).
 package processes
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,7 @@ import (
 type Handler struct {
 	limit   int
 	census  *census
+	scopes  scopes
 	closing atomic.Bool
 	calls   []abi.Sysno
 	clone   abi.Sysno
@@ -34,6 +37,7 @@ func New(arch abi.Arch, limit uint32, command Process, roots func() ([]int, erro
 	h := &Handler{
 		limit:   int(limit),
 		census:  newCensus(command, roots),
+		scopes:  newScopes(),
 		journal: j,
 		rule:    rule,
 		name:    func(nr abi.Sysno) string { s, _ := abi.SyscallName(arch, nr); return s },
@@ -58,7 +62,12 @@ func (h *Handler) Syscalls() []abi.Sysno { return h.calls }
 func (h *Handler) Close() { h.closing.Store(true) }
 
 // Release lets go of the processes that were counted, once no call comes any more.
-func (h *Handler) Release() { h.census.release() }
+func (h *Handler) Release() {
+	h.census.release()
+	for _, s := range h.scopes.open {
+		s.census.release()
+	}
+}
 
 // Limit lowers the limit; it never raises it.
 func (h *Handler) Limit(n uint32) { h.limit = min(h.limit, int(n)) }
@@ -71,12 +80,32 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if h.closing.Load() {
 		return supervise.Errno(unix.EAGAIN)
 	}
-	if h.census.admit(c.TID, h.limit) {
-		return supervise.Continue(supervise.DecidedOnRegisters)
+	inner, err := h.scopes.innermost(c.TID)
+	if err != nil {
+		return h.refuse(c, supervise.Event{Kind: "error", Reason: "whose limits hold cannot be told: " + err.Error()})
 	}
-	e := h.rule
-	e.Kind, e.PID, e.Syscall, e.Verdict = "limit", c.TID, h.name(c.Nr), "EAGAIN"
-	e.Reason = "the sandbox has as many live processes as limits.processes allows"
+	for s := inner; s != nil; s = s.outer {
+		if !s.census.room(c.TID, s.limit) {
+			e := s.rule
+			e.Kind = "limit"
+			e.Reason = fmt.Sprintf("the process that the rule is about and its descendants are as many live processes as it allows: %d", s.limit)
+			return h.refuse(c, e)
+		}
+	}
+	if !h.census.room(c.TID, h.limit) {
+		e := h.rule
+		e.Kind, e.Reason = "limit", "the sandbox has as many live processes as limits.processes allows"
+		return h.refuse(c, e)
+	}
+	h.census.add(c.TID)
+	for s := inner; s != nil; s = s.outer {
+		s.census.add(c.TID)
+	}
+	return supervise.Continue(supervise.DecidedOnRegisters)
+}
+
+func (h *Handler) refuse(c *supervise.Call, e supervise.Event) supervise.Verdict {
+	e.PID, e.Syscall, e.Verdict = c.TID, h.name(c.Nr), "EAGAIN"
 	h.journal.Record(e)
 	return supervise.Errno(unix.EAGAIN)
 }
