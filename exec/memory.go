@@ -12,16 +12,23 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 	charged := func() (uint64, int) { return 0, 1 }
 	limits := &s.program.Limits
 	if limits.Memory > 0 {
-		h, err := memory.New(memory.Options{
+		o := memory.Options{
 			Arch: s.arch, Limit: limits.Memory, Command: child.PID, Processes: supervise.NewIndex(loop), Roots: f.members,
 			Watch: loop.Watch, Journal: j, Rule: supervise.Event{Rule: "limits.memory", Origin: where(s.program, limits.MemoryOrigin)},
-		})
+		}
+		if rules.processes != nil {
+			o.Scopes = rules.processes.Scopes
+		}
+		h, err := memory.New(o)
 		if err != nil {
 			return err
 		}
 		w.list = append(w.list, h)
-		w.limited, charged = h.Kills, h.Charged
-		rules.memory = h.Lower
+		w.memory, charged = h, h.Charged
+		rules.memory = h
+		if rules.processes != nil {
+			rules.processes.OnEnd(h.End)
+		}
 	}
 	if limits.Memory > 0 || limits.CPUCount > 0 {
 		h := machine.New(s.arch, machine.Config{
@@ -34,10 +41,13 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 	return nil
 }
 
-// limited adds to a result what the memory limit did.
-func (s *sandbox) limited(w *wired, r *Result) {
-	if n, command := w.limited(); n > 0 {
-		r.Limit = "limits.memory (" + memory.Size(s.program.Limits.Memory) + ")"
+// limited adds to a result what the memory limits did.
+func (*sandbox) limited(w *wired, r *Result) {
+	if w.memory == nil {
+		return
+	}
+	if n, command := w.memory.Kills(); n > 0 {
+		r.Limit = w.memory.Reached()
 		r.LimitKills, r.LimitedCommand = n, command
 	}
 }

@@ -2,7 +2,10 @@ package exec
 
 import (
 	"fmt"
+	"math"
 
+	"github.com/sandlock-go/sandlock/exec/handler/memory"
+	"github.com/sandlock-go/sandlock/exec/handler/processes"
 	"github.com/sandlock-go/sandlock/exec/handler/rules"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
@@ -38,19 +41,49 @@ func (s *sandbox) bindRules() (problems []string) {
 
 // lowered are the limits that rules can lower, filled in as the handlers that keep them are made.
 type lowered struct {
-	processes func(uint32)
-	memory    func(uint64)
+	processes *processes.Handler
+	memory    *memory.Handler
 	// instead returns what is to be read in place of a file, see [machine.Handler.Instead].
 	instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
 }
 
+// restrict bounds a process and what it and its descendants fork from now on. What holds anyway needs no scope, so that a
+// rule that its own scope's processes meet again opens no other one, and scopes within scopes are few.
+func (l *lowered) restrict(p *supervise.Process, changes []ir.Change, rule supervise.Event) error {
+	most, err := l.processes.Least(p.PID)
+	if err != nil {
+		return err
+	}
+	bytes, opens, bounds := uint64(math.MaxUint64), false, false
+	for _, c := range changes {
+		switch c.Kind {
+		case ir.ChangeProcesses:
+			if c.Value < uint64(most) {
+				most, opens = uint32(c.Value), true
+			}
+		case ir.ChangeMemory:
+			least, err := l.memory.Least(p)
+			if err != nil {
+				return err
+			}
+			if c.Value < min(bytes, least) {
+				bytes, opens, bounds = c.Value, true, true
+			}
+		}
+	}
+	if !opens {
+		return nil
+	}
+	scope, err := l.processes.Separate(p, most, rule)
+	if err != nil || !bounds {
+		return err
+	}
+	return l.memory.Restrict(p, scope, bytes, rule)
+}
+
 // dynamicRules makes the handler of the dynamic rules, nil where the policy has none.
 func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j supervise.Journal) (*rules.Handler, *lowered, error) {
-	limits := &lowered{
-		processes: func(uint32) { panic("nobody counts processes") }, // which refuses the call
-		memory:    func(uint64) { panic("nobody counts memory") },
-		instead:   func(kernel.Pin, int, int) ([]byte, bool, error) { return nil, false, nil },
-	}
+	limits := &lowered{instead: func(kernel.Pin, int, int) ([]byte, bool, error) { return nil, false, nil }}
 	if len(s.rules) == 0 {
 		return nil, limits, nil
 	}
@@ -62,11 +95,15 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 			}
 			return fmt.Sprintf("rules[%d]", i)
 		},
-		Where:          func(i int) string { return where(s.program, s.rules[i].Origin) },
-		LimitProcesses: func(n uint32) { limits.processes(n) },
-		LimitMemory:    func(n uint64) { limits.memory(n) },
+		Where: func(i int) string { return where(s.program, s.rules[i].Origin) },
+		// The policy has the limits that its rules lower, or else these panic, which refuses the call.
+		LimitProcesses: func(n uint32) { limits.processes.Limit(n) },
+		LimitMemory:    func(n uint64) { limits.memory.Lower(n) },
 		Instead:        func(pin kernel.Pin, flags, tid int) ([]byte, bool, error) { return limits.instead(pin, flags, tid) },
 		Audited:        s.options.Audit != nil,
+	}
+	p.Restrict = func(process *supervise.Process, rule int) error {
+		return limits.restrict(process, s.rules[rule].Do, supervise.Event{Rule: p.Name(rule), Origin: p.Where(rule)})
 	}
 	if s.options.hooks.event != nil {
 		p.Hook = s.options.hooks.event

@@ -7,6 +7,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/dirs"
 	"github.com/sandlock-go/sandlock/exec/handler/explain"
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
+	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
 	"github.com/sandlock-go/sandlock/exec/handler/restart"
@@ -24,10 +25,10 @@ type wired struct {
 	stops       *stops
 	refuseForks func()
 	denied      func() []Denial
-	// limited tells how many processes were killed for limits.memory, and whether the command was one of them.
-	limited func() (killed int, command bool)
-	tracer  tracer
-	close   func()
+	// memory is the handler of limits.memory, nil without.
+	memory *memory.Handler
+	tracer tracer
+	close  func()
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
@@ -49,7 +50,7 @@ type wired struct {
 //	program    what a Go program has asked for (Cmd.Handle)
 //	rules      last: the kernel carries out what rules hold and nobody has taken
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (w wired, err error) {
-	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, limited: func() (int, bool) { return 0, false }, close: func() {}}
+	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, close: func() {}}
 	dynamic, limits, err := s.dynamicRules(child, loop, j)
 	if err != nil {
 		return w, err
@@ -84,7 +85,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		h := processes.New(s.arch, limit, processes.Process{PID: child.PID, PIDFD: child.PIDFD}, f.current(child.PID), j,
 			supervise.Event{Rule: "limits.processes", Origin: where(s.program, ref)})
 		w.list = append(w.list, h)
-		w.refuseForks, limits.processes = h.Close, h.Limit
+		w.refuseForks, limits.processes = h.Close, h
 		loop.AtEnd(h.Release)
 	}
 	if s.notifies("rt_sigaction") {

@@ -129,6 +129,26 @@ func (p *Program) DeniesPaths() bool {
 	return false
 }
 
+// LimitsScopes reports whether some rule can limit a process and its descendants.
+func (p *Program) LimitsScopes() bool {
+	for i := range p.Rules {
+		if p.Rules[i].Limits() && p.Rules[i].Scope == ScopeProcess {
+			return true
+		}
+	}
+	return false
+}
+
+// Limits reports whether the rule can lower a limit.
+func (r *DynamicRule) Limits() bool {
+	for _, c := range r.Do {
+		if c.Kind == ChangeProcesses || c.Kind == ChangeMemory {
+			return true
+		}
+	}
+	return false
+}
+
 // VerifiesExec reports whether rules depend on what an execve runs: then it is looked at once more when the kernel has
 // read it, and nobody can change it.
 func (p *Program) VerifiesExec() bool {
@@ -291,8 +311,6 @@ func (p *Program) checkChange(r *DynamicRule, c *Change) error {
 		return errors.New("a path for a number")
 	case limit == 0 || c.Value > limit:
 		return fmt.Errorf("%d %s, the limit is %d: a rule can only narrow", c.Value, what, limit)
-	case r.Scope != ScopeSandbox:
-		return fmt.Errorf("%s are counted for the whole sandbox", what)
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"wider processes", func(p *Program) { p.Rules[2].Do[0].Value = 65 }, "a rule can only narrow"},
 		{"wider memory", func(p *Program) { p.Limits.Memory = 1 << 20 }, "a rule can only narrow"},
 		{"memory without a limit", func(p *Program) { p.Limits.Memory = 0 }, "a rule can only narrow"},
-		{"limit of one process", func(p *Program) { p.Rules[2].Scope = ScopeProcess }, "counted for the whole sandbox"},
+		{"limit of one process", func(p *Program) { p.Rules[2].Scope, p.Rules[2].Do[0].Value = ScopeProcess, 65 }, "can only narrow"},
 		{"path in a number", func(p *Program) { p.Rules[2].Do[0].Path = "/a" }, "a path for a number"},
 		{"number in a path", func(p *Program) { p.Rules[1].Do[0].Value = 1 }, "a number for a path"},
 		{"relative denied path", func(p *Program) { p.Rules[1].Do[0].Path = "a" }, "not absolute"},

@@ -14,21 +14,21 @@ import (
 // As long as the sum of the bounds keeps within the limit a call costs no look at /proc. Only when it would not are the
 // processes read again, and then, if that is not enough, what they share is told apart.
 type ledger struct {
-	limit    uint64
+	limits   []*limit // the sandbox's first, then those of scopes as they were opened
 	sys      system
 	accounts map[*supervise.Process]*account
-	sum      uint64 // of all bounds
-	pool     pool   // anonymous memory that is mapped shared
-	segments segments
 	memfds   memfds
 	flying   []admission
 	// discover opens accounts for the processes that have not called yet.
 	discover func()
+	// scopes lists the scopes of a process, the innermost first.
+	scopes func(pid int) ([]uint64, error)
 }
 
 // account is one process.
 type account struct {
 	process *supervise.Process
+	limits  []charge // those that hold for it, the innermost first
 	bound   uint64
 	// inherited is what a child got by fork and is not charged for unless it differs from its parent's; unique is how much
 	// of it did when last looked at. A process that has called execve since inherits nothing.
@@ -43,6 +43,7 @@ type account struct {
 // admission is a call that may not have been carried out yet, so that no reading shows it.
 type admission struct {
 	tid   int
+	of    *account
 	bytes uint64
 	when  time.Time
 }
@@ -73,18 +74,24 @@ func linux() system {
 	}
 }
 
-func newLedger(limit uint64, s system) *ledger {
-	return &ledger{limit: limit, sys: s, accounts: map[*supervise.Process]*account{}, discover: func() {}}
+func newLedger(max uint64, s system) *ledger {
+	return &ledger{
+		limits: []*limit{{max: max, name: "limits.memory"}}, sys: s, accounts: map[*supervise.Process]*account{}, discover: func() {},
+		scopes: func(int) ([]uint64, error) { return nil, nil },
+	}
 }
 
 // account returns the account of a process, which is opened at its first call, before that is carried out: what it has is
-// what it was started with.
+// what it was started with. It is nil if nobody can tell which limits hold.
 func (l *ledger) account(p *supervise.Process) *account {
 	a := l.accounts[p]
 	if a != nil {
 		return a
 	}
 	a = &account{process: p}
+	if !l.place(a) {
+		return nil
+	}
 	l.accounts[p] = a
 	image, err := l.sys.image(p.PID)
 	if err == nil {
@@ -118,7 +125,9 @@ func (l *ledger) charge(pid int, statm kernel.Statm) uint64 {
 }
 
 func (l *ledger) set(a *account, bound uint64) {
-	l.sum = l.sum - a.bound + bound
+	for _, c := range a.limits {
+		c.sum = c.sum - minus(a.bound, c.before) + minus(bound, c.before)
+	}
 	a.bound = bound
 }
 
@@ -137,28 +146,30 @@ func (l *ledger) forget(p *supervise.Process) {
 	}
 }
 
-// total is what is charged at most.
-func (l *ledger) total() uint64 {
-	return plus(plus(l.sum, l.pool.sum), plus(l.segments.total(), l.memfds.used))
-}
+// whole is the sandbox's limit.
+func (l *ledger) whole() *limit { return l.limits[0] }
 
-func (l *ledger) fits(n uint64) bool { return plus(l.total(), n) <= l.limit }
-
-// admit charges a request, unless it would exceed the limit for certain.
-func (l *ledger) admit(a *account, tid int, r request) bool {
+// admit charges a request, unless it would exceed a limit for certain, which it then returns.
+func (l *ledger) admit(a *account, tid int, r request) (over *limit) {
 	l.landed(tid)
-	if r.bytes > 0 && !l.fits(r.bytes) && !l.makeRoom(a, &r) {
-		return false
+	if r.bytes > 0 && a.exceeds(r.bytes) != nil {
+		if over := l.makeRoom(a, &r); over != nil {
+			return over
+		}
 	}
 	switch {
 	case r.shared:
-		l.pool.add(share{r.bytes, l.sys.now()})
-		if len(l.pool.admitted) > maxShares {
+		for _, c := range a.limits {
+			c.pool.add(share{r.bytes, l.sys.now()})
+		}
+		if len(l.whole().pool.admitted) > maxShares {
 			l.refine()
 		}
 	case r.kind == kindShmget && r.bytes > 0:
-		l.segments.admitted = plus(l.segments.admitted, r.bytes)
-		l.segments.creator(a.process.PID)
+		for _, c := range a.limits {
+			c.segments.admitted = plus(c.segments.admitted, r.bytes)
+			c.segments.creator(a.process.PID)
+		}
 	default:
 		l.set(a, a.bound+r.bytes)
 	}
@@ -168,8 +179,8 @@ func (l *ledger) admit(a *account, tid int, r request) bool {
 	if len(l.flying) >= maxFlying {
 		l.flying = slices.Delete(l.flying, 0, maxFlying/2)
 	}
-	l.flying = append(l.flying, admission{tid, r.bytes, l.sys.now()})
-	return true
+	l.flying = append(l.flying, admission{tid, a, r.bytes, l.sys.now()})
+	return nil
 }
 
 // landed notes that a thread is back: its admitted calls are over.
@@ -177,37 +188,51 @@ func (l *ledger) landed(tid int) {
 	l.flying = slices.DeleteFunc(l.flying, func(f admission) bool { return f.tid == tid })
 }
 
-// inFlight returns what may not show yet, and when the last of it will.
-func (l *ledger) inFlight() (bytes uint64, over time.Time) {
+// inFlight returns what may not show yet of what a limit holds for, and when the last of it will.
+func (l *ledger) inFlight(of *limit) (bytes uint64, over time.Time) {
 	now := l.sys.now()
 	l.flying = slices.DeleteFunc(l.flying, func(f admission) bool { return now.Sub(f.when) > flight })
 	for _, f := range l.flying {
-		bytes = plus(bytes, f.bytes)
-		over = f.when.Add(flight)
+		if f.of.under(of) {
+			bytes = plus(bytes, f.bytes)
+			over = f.when.Add(flight)
+		}
 	}
 	return bytes, over
 }
 
-// makeRoom lowers the bounds to what the kernel says, by ever more expensive means, until the request fits.
-func (l *ledger) makeRoom(a *account, r *request) bool {
+// makeRoom lowers the bounds to what the kernel says, by ever more expensive means, until the request fits. It returns
+// the limit that it does not fit.
+func (l *ledger) makeRoom(a *account, r *request) (over *limit) {
 	looks := [...]func(){l.measure, func() { l.look(a, r) }, l.refine}
 	for _, look := range looks {
-		if look(); !l.fits(r.bytes) {
+		if look(); a.exceeds(r.bytes) != nil {
 			continue
 		}
-		unseen, over := l.inFlight()
-		if l.fits(plus(r.bytes, unseen)) {
-			return true
+		landing, fits := l.landing(a, r.bytes)
+		if fits {
+			return nil
 		}
 		// Admitted calls of other threads are under way; the reading may have been too early for them. Wait for them, for
 		// a moment, rather than promise the same memory twice.
-		l.sys.sleep(over.Sub(l.sys.now()))
+		l.sys.sleep(landing.Sub(l.sys.now()))
 		for _, look := range looks {
 			look()
 		}
-		return l.fits(r.bytes)
+		break
 	}
-	return false
+	return a.exceeds(r.bytes)
+}
+
+// landing reports whether a request fits whatever is in flight, and if not, when that will show.
+func (l *ledger) landing(a *account, n uint64) (when time.Time, fits bool) {
+	for _, c := range a.limits {
+		unseen, over := l.inFlight(c.limit)
+		if !c.fits(plus(n, unseen)) {
+			return over, false
+		}
+	}
+	return time.Time{}, true
 }
 
 // measure reads every process again. It is cheap: one small file each.
@@ -220,7 +245,7 @@ func (l *ledger) measure() {
 			l.read(a, statm)
 		}
 	}
-	l.memfds.sweep()
+	l.sweepMemfds()
 }
 
 // read sets an account to a reading.
@@ -239,11 +264,12 @@ func (l *ledger) read(a *account, statm kernel.Statm) {
 
 // disinherit notes that a process has called execve: what it has is its own.
 func (l *ledger) disinherit(a *account) {
-	if a.inherited == 0 {
+	if a.inherited == 0 && !a.brings() {
 		return
 	}
 	if image, err := l.sys.image(a.process.PID); err == nil && !image.Forked {
 		a.inherited, a.unique = 0, 0
+		l.leaveBehind(a)
 	}
 }
 
@@ -273,11 +299,13 @@ func (l *ledger) refine() {
 			l.refineAccount(a)
 		}
 	}
-	if !l.pool.empty() {
-		l.pool.look(l.accounts, l.sys)
-	}
-	if len(l.segments.creators) > 0 {
-		l.segments.look(l.sys.segments)
+	for _, limit := range l.limits {
+		if !limit.pool.empty() {
+			limit.pool.look(limit, l.accounts, l.sys)
+		}
+		if len(limit.segments.creators) > 0 {
+			limit.segments.look(l.sys.segments)
+		}
 	}
 }
 

@@ -138,7 +138,7 @@ const goesOn = "continue: decided on registers"
 func (w *world) want(t *testing.T, what, got, want string) {
 	t.Helper()
 	if got != want {
-		t.Errorf("%s: %s, want %s (charged %d MB of %d)", what, got, want, w.ledger.total()/mb, w.Limit/mb)
+		t.Errorf("%s: %s, want %s (charged %d MB of %d)", what, got, want, w.ledger.whole().total()/mb, w.Limit/mb)
 	}
 }
 

@@ -3,6 +3,7 @@ package memory
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -17,18 +18,29 @@ const maxMemfds = 512
 // can be hidden: mapped and closed, or sent into a socket that nobody reads. So each is made on behalf of the program,
 // and the executor keeps a descriptor of it, which tells how large it really is.
 type memfds struct {
-	open    []int // read-only descriptions of the executor's own
-	used    uint64
-	inotify int              // 0: not needed yet
-	ghosts  map[int32]uint64 // sizes of files that are watched, by watch
+	open    []memfd
+	inotify int             // 0: not needed yet
+	ghosts  map[int32]ghost // files that are watched, by watch
+}
+
+// memfd is a file, which is charged to who made it.
+type memfd struct {
+	fd     int // a read-only description of the executor's own
+	limits []charge
+}
+
+// ghost is a file of a fixed size that the executor has no descriptor of.
+type ghost struct {
+	bytes  uint64
+	limits []charge
 }
 
 // createMemfd makes the file. The description that the program gets carries a shared lock (flock), which lasts as long as
 // anything refers to it; so the executor learns when it is gone.
-func (h *Handler) createMemfd(c *supervise.Call) supervise.Verdict {
+func (h *Handler) createMemfd(c *supervise.Call, a *account) supervise.Verdict {
 	files := &h.ledger.memfds
 	if files.number() >= maxMemfds {
-		files.sweep()
+		h.ledger.sweepMemfds()
 	}
 	if files.number() >= maxMemfds {
 		e := h.Rule
@@ -46,7 +58,7 @@ func (h *Handler) createMemfd(c *supervise.Call) supervise.Verdict {
 		return supervise.FromError(err)
 	}
 	flags := int(uint32(c.Args[1]))
-	fd, err := files.create(name, flags)
+	fd, err := files.create(name, flags, a.limits)
 	if err != nil {
 		return supervise.FromError(err)
 	}
@@ -58,7 +70,7 @@ func (h *Handler) createMemfd(c *supervise.Call) supervise.Verdict {
 }
 
 // create makes a file and returns the description that is the program's.
-func (m *memfds) create(name string, flags int) (int, error) {
+func (m *memfds) create(name string, flags int, limits []charge) (int, error) {
 	// Sealing is always possible, so that a file can be emptied for good when it seems to be gone.
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_CLOEXEC|sealing(flags))
 	if err != nil {
@@ -69,7 +81,7 @@ func (m *memfds) create(name string, flags int) (int, error) {
 		_ = unix.Close(fd)
 		return -1, err
 	}
-	m.open = append(m.open, own)
+	m.open = append(m.open, memfd{own, slices.Clone(limits)})
 	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		_ = unix.Close(fd) // the next sweep finds it gone
 		return -1, err
@@ -88,29 +100,42 @@ func sealing(flags int) int {
 // sweep measures the files and lets go of those that nobody else has.
 func (m *memfds) sweep() {
 	kept := m.open[:0]
-	m.used = 0
-	for _, fd := range m.open {
+	for _, f := range m.open {
 		var st unix.Stat_t
-		err := unix.Fstat(fd, &st)
-		switch seemsGone(fd) {
+		err := unix.Fstat(f.fd, &st)
+		switch seemsGone(f.fd) {
 		case gone:
-			_ = unix.Close(fd)
+			_ = unix.Close(f.fd)
 			continue
 		case fixed:
-			if err == nil && m.watch(fd, pages(uint64(st.Size))) {
+			if err == nil && m.watch(f, pages(uint64(st.Size))) {
 				continue
 			}
 		}
-		kept = append(kept, fd)
+		kept = append(kept, f)
 		if err == nil && st.Blocks > 0 {
-			m.used = plus(m.used, uint64(st.Blocks)*512)
+			count(f.limits, uint64(st.Blocks)*512)
 		}
 	}
 	m.open = kept
 	m.bury()
-	for _, n := range m.ghosts {
-		m.used = plus(m.used, n)
+	for _, g := range m.ghosts {
+		count(g.limits, g.bytes)
 	}
+}
+
+func count(limits []charge, bytes uint64) {
+	for _, c := range limits {
+		c.memfds = plus(c.memfds, bytes)
+	}
+}
+
+// sweepMemfds is sweep for every limit.
+func (l *ledger) sweepMemfds() {
+	for _, limit := range l.limits {
+		limit.memfds = 0
+	}
+	l.memfds.sweep()
 }
 
 // state is what the executor may think of a file.
@@ -158,20 +183,20 @@ func seemsGone(fd int) state {
 }
 
 // watch lets go of a file of a fixed size, which counts until the kernel reports that it is no more.
-func (m *memfds) watch(fd int, size uint64) bool {
+func (m *memfds) watch(f memfd, size uint64) bool {
 	if m.inotify == 0 {
 		i, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
 			return false
 		}
-		m.inotify, m.ghosts = i, map[int32]uint64{}
+		m.inotify, m.ghosts = i, map[int32]ghost{}
 	}
-	wd, err := unix.InotifyAddWatch(m.inotify, ownPath(fd), unix.IN_DELETE_SELF)
+	wd, err := unix.InotifyAddWatch(m.inotify, ownPath(f.fd), unix.IN_DELETE_SELF)
 	if err != nil {
 		return false
 	}
-	m.ghosts[int32(wd)] = size
-	_ = unix.Close(fd) // if that was the last reference, the report is there now
+	m.ghosts[int32(wd)] = ghost{size, f.limits}
+	_ = unix.Close(f.fd) // if that was the last reference, the report is there now
 	return true
 }
 

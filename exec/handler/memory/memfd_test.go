@@ -65,15 +65,17 @@ func TestMemfds(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var m memfds
-			fd, err := m.create("test", 0)
+			limit := &limit{}
+			fd, err := m.create("test", 0, []charge{{limit: limit}})
 			check(t, err)
 			if _, err := unix.Write(fd, make([]byte, mb)); err != nil {
 				t.Fatal(err)
 			}
 			tc.do(t, fd)
 			for range 2 {
-				if m.sweep(); m.used != tc.used || m.number() != tc.kept {
-					t.Errorf("%d bytes in %d files, want %d in %d", m.used, m.number(), tc.used, tc.kept)
+				limit.memfds = 0
+				if m.sweep(); limit.memfds != tc.used || m.number() != tc.kept {
+					t.Errorf("%d bytes in %d files, want %d in %d", limit.memfds, m.number(), tc.used, tc.kept)
 				}
 			}
 		})

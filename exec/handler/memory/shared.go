@@ -18,6 +18,7 @@ import (
 type pool struct {
 	admitted []share                 // since the last look; what they became is not known yet
 	objects  map[kernel.Inode]uint64 // what was there at the last look
+	foreign  map[kernel.Inode]bool   // what is charged to others
 	sum      uint64
 }
 
@@ -39,11 +40,14 @@ func (p *pool) empty() bool { return len(p.admitted) == 0 && len(p.objects) == 0
 // look finds out which objects are there. A new one is as large as the admitted share of its size or, if part of it has
 // been unmapped already, as the largest there is: the kernel does not tell. Shares that became no object have failed or
 // are gone.
-func (p *pool) look(accounts map[*supervise.Process]*account, sys system) {
+func (p *pool) look(of *limit, accounts map[*supervise.Process]*account, sys system) {
 	seen := map[kernel.Inode]uint64{}
-	for process := range accounts {
+	for process, a := range accounts {
+		if !a.under(of) {
+			continue
+		}
 		_ = sys.mappings(process.PID, func(m kernel.Mapping) bool {
-			if m.Anonymous {
+			if m.Anonymous && !p.foreign[m.Inode] {
 				seen[m.Inode] = max(seen[m.Inode], m.End-m.Start)
 			}
 			return true

@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -33,8 +34,8 @@ func (h *Handler) tick() {
 		return
 	}
 	before := processorTime()
-	used := h.check()
-	pause := time.Duration(min(minus(h.Limit, used)/growth, 1000)) * time.Millisecond
+	h.check()
+	pause := time.Duration(min(h.slack/growth, 1000)) * time.Millisecond
 	h.rearm(max(min(max(pause, soonest), latest), min(breather*(processorTime()-before), latest)))
 }
 
@@ -60,17 +61,18 @@ type mark struct {
 type look struct {
 	*account
 	statm kernel.Statm
-	use   uint64
+	own   uint64 // what it has for itself
 }
 
-// check looks at what the sandbox uses and, if that is more than the limit, kills the largest processes until it is not.
-// It returns what is used, at most.
+// check looks at what the sandbox uses and, if that is more than a limit, kills the largest processes until it is not.
+// It returns what the sandbox uses, at most.
 func (h *Handler) check() uint64 {
 	h.discover()
 	l := h.ledger
-	l.memfds.sweep()
-	shared := plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
-	used, grown := shared, plus(h.closely, minus(shared, h.shared))
+	l.sweepMemfds()
+	for _, limit := range l.limits {
+		limit.used = limit.unowned()
+	}
 	looks := make([]look, 0, len(l.accounts))
 	for p, a := range l.accounts {
 		l.disinherit(a)
@@ -79,24 +81,46 @@ func (h *Handler) check() uint64 {
 			continue
 		}
 		looks = append(looks, look{a, statm, statm.Anon})
-		used = plus(used, statm.Anon)
+		a.use(statm.Anon)
 		if a.inherited == 0 && !a.dying && max(statm.Data, statm.Anon) > a.bound {
 			// Stacks grow, and programs are executed, without being asked about.
 			l.set(a, max(l.charge(p.PID, statm), a.bound))
 		}
 	}
-	if used <= h.Limit {
-		return used
+	if h.exceeded() {
+		h.estimate(looks)
 	}
-	// Pages that processes share were counted more than once. To tell them apart is expensive, so it is done only when
-	// enough has changed.
+	if h.exceeded() {
+		h.lookClosely(looks)
+	}
+	h.slack = math.MaxUint64
+	for _, limit := range l.limits {
+		h.slack = min(h.slack, minus(limit.max, limit.used))
+	}
+	return l.whole().used
+}
+
+func (h *Handler) exceeded() bool {
+	return slices.ContainsFunc(h.ledger.limits, func(limit *limit) bool { return limit.used > limit.max })
+}
+
+// estimate lowers what is used. Pages that processes share were counted more than once. To tell them apart is expensive,
+// so it is done only when enough has changed.
+func (h *Handler) estimate(looks []look) {
+	for _, limit := range h.ledger.limits {
+		limit.grown = plus(limit.closely, minus(limit.unowned(), limit.shared))
+	}
 	for i := range looks {
-		grown = plus(grown, h.growth(&looks[i]))
+		n := h.growth(&looks[i])
+		for _, c := range looks[i].limits {
+			c.grown = plus(c.grown, n)
+		}
 	}
-	if grown <= h.Limit && l.sys.now().Sub(h.when) < slowest {
-		return grown
+	for _, limit := range h.ledger.limits {
+		if limit.used > limit.max && h.ledger.sys.now().Sub(limit.when) < slowest {
+			limit.used = limit.grown
+		}
 	}
-	return h.lookClosely(looks)
 }
 
 // growth is how much more of its own a process can have at most since it was looked at closely: new pages are seen in
@@ -116,58 +140,60 @@ func (h *Handler) growth(k *look) uint64 {
 	return more
 }
 
-func (h *Handler) lookClosely(looks []look) uint64 {
-	used, dying := h.tellApart(looks)
-	if minus(used, dying) > h.Limit {
+func (h *Handler) lookClosely(looks []look) {
+	h.tellApart(looks)
+	if slices.ContainsFunc(h.ledger.limits, (*limit).overrun) {
 		// What ended meanwhile was counted with its parent and by itself, so one look is not enough to kill for.
-		used, dying = h.tellApart(looks)
+		h.tellApart(looks)
 	}
-	h.closely, h.when = used, h.ledger.sys.now()
+	for _, limit := range h.ledger.limits {
+		limit.closely, limit.when = limit.used, h.ledger.sys.now()
+	}
 	slices.SortFunc(looks, func(a, b look) int {
-		return cmp.Or(cmp.Compare(b.use, a.use), cmp.Compare(b.process.PID, a.process.PID))
+		return cmp.Or(cmp.Compare(b.own, a.own), cmp.Compare(b.process.PID, a.process.PID))
 	})
-	for _, k := range looks {
-		if minus(used, dying) <= h.Limit {
-			break
-		}
-		if !k.dying && k.use > 0 && h.kill(k.process, used) {
-			dying = plus(dying, k.use)
+	for _, limit := range slices.Backward(h.ledger.limits) { // what is killed for a scope may be enough for what it is in
+		for i := range looks {
+			k := &looks[i]
+			if limit.overrun() && k.under(limit) && !k.account.dying && k.own > 0 && h.kill(k.process, limit) {
+				k.expire(k.own)
+			}
 		}
 	}
-	return used
 }
 
-// tellApart measures what each process has for itself. It returns the sum, and how much of it is about to be free.
-func (h *Handler) tellApart(looks []look) (used, dying uint64) {
+// tellApart measures what each process has for itself, and what of all is used and how much of it is about to be free.
+func (h *Handler) tellApart(looks []look) {
 	l := h.ledger
 	l.refine()
 	spaces := l.spaces()
-	h.shared = plus(plus(l.pool.sum, l.segments.total()), l.memfds.used)
-	used = h.shared
+	for _, limit := range l.limits {
+		limit.shared = limit.unowned()
+		limit.used, limit.dying = limit.shared, 0
+	}
 	for i := range looks {
 		k := &looks[i]
-		k.use = 0
+		k.own = 0
 		if image, err := l.sys.image(k.process.PID); err == nil {
 			k.seen = mark{true, k.statm.Anon, image.Faults}
 		}
 		if spaces[k.account] != k.account || l.accounts[k.process] != k.account {
 			continue
 		}
-		k.use = l.shareOf(k.account)
-		used = plus(used, k.use)
-		if k.dying && h.victims[k.process] < patience {
+		k.own = l.shareOf(k.account)
+		k.use(k.own)
+		if k.account.dying && h.victims[k.process] < patience {
 			h.victims[k.process]++
-			dying = plus(dying, k.use)
+			k.expire(k.own)
 		}
 	}
-	return used, dying
 }
 
-func (h *Handler) kill(p *supervise.Process, used uint64) bool {
+func (h *Handler) kill(p *supervise.Process, over *limit) bool {
 	if unix.PidfdSendSignal(p.PIDFD, unix.SIGKILL, nil, 0) != nil {
 		return false // it is gone
 	}
-	h.record(p, "", fmt.Sprintf("%s are in use, more than limits.memory (%s): the largest process is killed", Size(used), Size(h.Limit)))
+	h.record(p, over, "", fmt.Sprintf("%s are in use, more than %s: the largest process is killed", Size(over.used), over))
 	return true
 }
 

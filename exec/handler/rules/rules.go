@@ -47,6 +47,9 @@ type Policy struct {
 	// LimitProcesses and LimitMemory lower a limit; nil where the program cannot ask for it.
 	LimitProcesses func(n uint32)
 	LimitMemory    func(bytes uint64)
+	// Restrict bounds a process and what it and its descendants fork from now on, as the changes of a rule of scope "process"
+	// say. Doing it twice does no harm.
+	Restrict func(p *supervise.Process, rule int) error
 	// Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything.
 	// flags are those of open(2).
 	Instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
@@ -147,10 +150,13 @@ func (d decision) refuses() bool { return d.outcome.Narrows() }
 func (h *Handler) decide(w *held) decision {
 	count := func(rule int) uint64 { return h.state.count(w.who, rule, h.policy.Rules[rule].Scope, !w.again) }
 	q := query.Rules(h.policy.Rules, &w.facts, h.policy.Writable, count)
-	for _, rule := range q.Do {
-		h.apply(w.who, rule)
-	}
 	d := decision{outcome: q.Outcome, rule: q.Rule}
+	for _, rule := range q.Do {
+		if err := h.apply(w, rule); err != nil && !d.refuses() {
+			h.fault(w, "bring "+h.policy.Name(rule)+" into force: "+err.Error())
+			d = decision{outcome: errnoOutcome(unix.EPERM), rule: rule, impossible: true}
+		}
+	}
 	if !d.refuses() {
 		h.refuseClosed(w, &d)
 	}
@@ -158,9 +164,15 @@ func (h *Handler) decide(w *held) decision {
 }
 
 // apply puts a rule's changes into force. They only ever narrow, so that doing it twice does no harm.
-func (h *Handler) apply(who *process, rule int) {
+func (h *Handler) apply(w *held, rule int) error {
 	r := &h.policy.Rules[rule]
-	h.state.apply(who, rule, r.Scope)
+	h.state.apply(w.who, rule, r.Scope)
+	if r.Scope == ir.ScopeProcess {
+		if r.Limits() {
+			return h.policy.Restrict(w.process, rule)
+		}
+		return nil
+	}
 	for _, c := range r.Do {
 		switch c.Kind {
 		case ir.ChangeProcesses:
@@ -169,6 +181,7 @@ func (h *Handler) apply(who *process, rule int) {
 			h.policy.LimitMemory(c.Value)
 		}
 	}
+	return nil
 }
 
 // refuseClosed refuses files and programs beneath paths that a rule has closed for the caller.
