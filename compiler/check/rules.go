@@ -22,7 +22,7 @@ func checkRules(c *checker) {
 		}
 		c.conditionFits(r, r.If.Path, ir.EventFile, "file, open, unlink and rename")
 		for _, do := range r.Do.Items {
-			c.narrows(r, &do.V)
+			c.narrows(&do.V)
 		}
 		c.reached(i)
 		c.opensOnBehalf(r)
@@ -66,16 +66,13 @@ func (c *checker) conditionFits(r *policy.DynamicRule, v policy.Val[string], has
 }
 
 // narrows refuses changes that are not below the limit that they change.
-func (c *checker) narrows(r *policy.DynamicRule, do *policy.RuleDo) {
+func (c *checker) narrows(do *policy.RuleDo) {
 	check := func(origin policy.Origin, field string, value uint64, limit uint64, limitOrigin policy.Origin) {
 		switch {
 		case limit == 0:
 			c.errorf(origin, "rule-narrows", "there is no %s that it could narrow", field)
 		case value > limit:
 			c.add(diag.At(origin, "rule-widens", "a rule can only narrow, and %d is more than %s", value, field).WithNote(limitOrigin.Place, "the limit is set at"))
-		case r.Scope.V == "process":
-			d := diag.At(origin, "rule-scope", "%s is counted for the whole sandbox, not for a process and its descendants", field)
-			c.add(d.WithHint(`leave out scope: "process"`))
 		}
 	}
 	if v := do.RestrictProcesses; v.Set {

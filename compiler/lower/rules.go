@@ -52,6 +52,21 @@ func Rules(u *Unit) {
 		}
 	}
 	keepLineage(u, origin)
+	keepTags(u, origin)
+}
+
+// keepTags refuses to change what processes of a scope are known by: a resource limit that the kernel gives to children and
+// otherwise ignores (see exec/handler/processes/scope.go). Reading it is allowed, programs list all limits.
+func keepTags(u *Unit, origin ir.OriginRef) {
+	if !u.Program.LimitsScopes() {
+		return
+	}
+	const rlimitLocks = 10
+	const reason = "rules: descendants must be known by their limit of file locks"
+	given := ir.Cond{Arg: 2, Op: ir.OpNe, Mask: math.MaxUint64, Value: 0}
+	u.Filter.Args = append(u.Filter.Args,
+		seccomp.ArgRule{Syscall: "setrlimit", Arg: 0, Op: ir.OpEq, Value: rlimitLocks, Mask: math.MaxUint32, Then: seccomp.ThenDeny, Origin: origin, Reason: reason},
+		seccomp.ArgRule{Syscall: "prlimit64", Arg: 1, Op: ir.OpEq, Value: rlimitLocks, Mask: math.MaxUint32, And: []ir.Cond{given}, Then: seccomp.ThenDeny, Origin: origin, Reason: reason})
 }
 
 // keepLineage refuses the two ways for a process to have another parent than the one that made it, as long as that is
@@ -122,6 +137,9 @@ func ruleMechanisms(u *Unit, add adder) {
 		add("rules", "notify, ptrace", "a program is looked at before its execve, and once more before its first instruction, when nobody can change its arguments")
 	} else if held&(ir.EventExec|ir.EventClone) != 0 {
 		add("rules", "notify", "the supervisor decides by the call alone")
+	}
+	if p.LimitsScopes() {
+		add("rules", "rlimit", "processes of a scope are known by a resource limit that children inherit and the kernel does not use (RLIMIT_LOCKS)")
 	}
 	if held&ir.EventFile != 0 {
 		add("rules", "notify, on behalf", "where a path matters the supervisor pins the file, decides, and carries the call out itself: swapping the path is of no use")

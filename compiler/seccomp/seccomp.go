@@ -85,7 +85,8 @@ type ArgRule struct {
 	Arg     uint8
 	Op      ir.Op
 	Value   uint64
-	Mask    uint64 // 0 means all bits
+	Mask    uint64    // 0 means all bits
+	And     []ir.Cond // further conditions of a rule that denies; all must hold
 	Then    Then
 	Origin  ir.OriginRef
 	Reason  string // why a feature denies; "" = the policy says so in syscalls.args

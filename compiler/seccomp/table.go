@@ -107,6 +107,8 @@ func (b *builder) checkNames() {
 			b.errorf(r.Syscall, r.Origin, "unknown comparison %d", r.Op)
 		case r.Then != ThenDeny && r.Then != ThenAllow:
 			b.errorf(r.Syscall, r.Origin, "unknown effect %d", r.Then)
+		case r.Then == ThenAllow && len(r.And) > 0:
+			b.errorf(r.Syscall, r.Origin, "a rule that allows has one condition")
 		}
 	}
 	for _, t := range b.req.Traps {
@@ -239,7 +241,7 @@ func (b *builder) narrow(name string, e ir.SyscallEntry) ir.SyscallEntry {
 		}
 		if r.Then == ThenDeny {
 			denials = append(denials, ir.Clause{
-				Conds: []ir.Cond{cond}, Action: b.deny(abi.EPERM), Reason: cmp.Or(r.Reason, "syscalls.args"), Origin: r.Origin,
+				Conds: append([]ir.Cond{cond}, r.And...), Action: b.deny(abi.EPERM), Reason: cmp.Or(r.Reason, "syscalls.args"), Origin: r.Origin,
 			})
 			continue
 		}
