@@ -120,6 +120,10 @@ print(call("again", "few"))`, "4 5"},
 			{"orphans", `
 modes["orphan"] = lambda: print(orphan(lambda: print(forks(), flush=True)), orphan(lambda: os.execv(me[0], me + ["forks"])))
 print(call("orphan", "few"), orphan(lambda: print(forks(), flush=True)))`, "4 4 20"},
+			{"hidden", `
+import ctypes
+modes["hidden"] = lambda: (ctypes.CDLL(None).prctl(4, 0, 0, 0, 0), print(forks()))  # PR_SET_DUMPABLE
+print(call("hidden", "few"))`, "5"},
 			{"threads", `
 def threads():
     children, lock = [], threading.Lock()
@@ -172,6 +176,7 @@ for i in range(100):
         print("failed", i)
 print(call("forks", "few"), forks())`, "5 20"},
 			{"memory", `
+large = bytearray(b"x") * (300 << 20)  # the largest process is outside, and stays
 print(call("allocate", "small"), call("shared", "small"), call("memfd", "small"), call("allocate"), call("shared"), call("allocate", "few"))`,
 				"-9 -9 -9 allocated mapped allocated"},
 			{"memory_of_descendants", `
@@ -224,7 +229,7 @@ func splitScript(script string) string {
 	body := false
 	for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
 		if !strings.HasPrefix(line, " ") {
-			body = strings.HasPrefix(line, "def ") || strings.HasPrefix(line, "modes[")
+			body = strings.HasPrefix(line, "import ") || strings.HasPrefix(line, "def ") || strings.HasPrefix(line, "modes[")
 		}
 		if body {
 			common = append(common, line)

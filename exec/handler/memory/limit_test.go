@@ -3,6 +3,7 @@ package memory
 import (
 	"math"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +107,8 @@ func TestScopeIsChargedForSharedMemory(t *testing.T) {
 	child := w.fork(11, 10, 10*mb)
 	child.forked, child.mappings = true, parent.mappings
 	w.restrict(t, 11, 5, 50*mb)
+	w.want(t, "in vain", shared(w, 11, 40*mb), goesOn)
+	w.clock = w.clock.Add(time.Second)
 	w.want(t, "the child's", shared(w, 11, 30*mb), goesOn)
 	child.mappings = append(child.mappings, object(2, 30*mb))
 	w.want(t, "too much", shared(w, 11, 30*mb), "kill")

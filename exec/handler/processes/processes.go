@@ -84,17 +84,15 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if err != nil {
 		return h.refuse(c, supervise.Event{Kind: "error", Reason: "whose limits hold cannot be told: " + err.Error()})
 	}
-	for s := inner; s != nil; s = s.outer {
-		if !s.census.room(c.TID, s.limit) {
-			e := s.rule
-			e.Kind = "limit"
-			e.Reason = fmt.Sprintf("the process that the rule is about and its descendants are as many live processes as it allows: %d", s.limit)
-			return h.refuse(c, e)
-		}
-	}
 	if !h.census.room(c.TID, h.limit) {
 		e := h.rule
 		e.Kind, e.Reason = "limit", "the sandbox has as many live processes as limits.processes allows"
+		return h.refuse(c, e)
+	}
+	if s := inner.full(c.TID); s != nil {
+		e := s.rule
+		e.Kind = "limit"
+		e.Reason = fmt.Sprintf("the process that the rule is about and its descendants are as many live processes as it allows: %d", s.limit)
 		return h.refuse(c, e)
 	}
 	h.census.add(c.TID)

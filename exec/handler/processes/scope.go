@@ -45,6 +45,21 @@ func newScopes() scopes {
 	return scopes{open: map[uint64]*scope{}, full: fewScopes, tag: kernel.Tag, setTag: kernel.SetTag, group: kernel.ThreadGroup, alive: kernel.Alive}
 }
 
+// full returns the outermost of a scope and those that it is in which has no room for one more process, nil if all have.
+// A scope that only bounds memory has the limit of what it is in, which is then the one to be named.
+func (s *scope) full(tid int) *scope {
+	if s == nil {
+		return nil
+	}
+	if outer := s.outer.full(tid); outer != nil {
+		return outer
+	}
+	if s.census.room(tid, s.limit) {
+		return nil
+	}
+	return s
+}
+
 // innermost returns the scope of a process or thread, nil if it belongs to none.
 func (s *scopes) innermost(pid int) (*scope, error) {
 	if len(s.open) == 0 {
