@@ -2,6 +2,7 @@ package seccomp_test
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -432,7 +433,12 @@ func TestArgumentRules(t *testing.T) {
 		rule("socket", 2, ir.OpEq, 6, seccomp.ThenDeny),
 		rule("fstatat", 3, ir.OpSet, 0x100, seccomp.ThenDeny),
 		rule("mount", 0, ir.OpEq, 0, seccomp.ThenDeny),
+		{Syscall: "lseek", Arg: 0, Op: ir.OpEq, Value: 10, Then: seccomp.ThenDeny, And: []ir.Cond{{Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: 0}}},
 	}}
+	expect(t, req, sys("lseek", 10, 1), eperm)
+	expect(t, req, sys("lseek", 10, 1<<40), eperm)
+	expect(t, req, sys("lseek", 10, 0), allow) // all conditions must hold
+	expect(t, req, sys("lseek", 9, 1), allow)
 	expect(t, req, sys("madvise", 0, 0, 11), allow)
 	if got := expect(t, req, sys("madvise", 0, 0, 12), eperm); got.Origin != 5 {
 		t.Errorf("madvise: got origin %d, want 5", got.Origin)
@@ -462,6 +468,7 @@ func TestRequestErrors(t *testing.T) {
 		want string
 	}{
 		{seccomp.Request{AllowGroups: []seccomp.Named{{Name: "mount", Origin: 8}}}, "mount", "no such group"},
+		{seccomp.Request{Args: []seccomp.ArgRule{{Syscall: "lseek", Op: ir.OpEq, Then: seccomp.ThenAllow, And: []ir.Cond{{}}, Origin: 8}}}, "lseek", "a rule that allows has one condition"},
 		{seccomp.Request{Deny: []seccomp.Named{{Name: "opnat", Origin: 8}}}, "opnat", "no such system call or group"},
 		{seccomp.Request{Args: []seccomp.ArgRule{{Syscall: "sysv_ipc", Op: ir.OpEq, Then: seccomp.ThenDeny, Origin: 8}}}, "sysv_ipc", "no such system call"},
 		{seccomp.Request{Args: []seccomp.ArgRule{{Syscall: "read", Arg: 6, Op: ir.OpEq, Then: seccomp.ThenDeny, Origin: 8}}}, "read", "argument 6"},
