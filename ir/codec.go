@@ -139,6 +139,7 @@ func (w *wire) limits(l *Limits) {
 	optUnsigned(m, 11, &l.MemoryOrigin)
 	optUnsigned(m, 12, &l.CPUOrigin)
 	m.optBoolean(13, &l.MachineFiles)
+	optUnsigned(m, 14, &l.Backend)
 	m.end()
 }
 

@@ -267,6 +267,9 @@ func (d *dumper) limits() {
 	if l.CPUPercent > 0 {
 		rows = append(rows, row{cells: []string{"cpu", fmt.Sprintf("%d %% of one core", l.CPUPercent)}, origin: l.CPUOrigin})
 	}
+	if l.Backend == BackendCgroup {
+		rows = append(rows, row{cells: []string{"backend", "cgroup"}})
+	}
 	if l.CPUCount > 0 {
 		rows = append(rows, row{cells: []string{"num_cpus", strconv.Itoa(int(l.CPUCount)) + " visible"}})
 	}

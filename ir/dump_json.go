@@ -110,6 +110,7 @@ type limitsView struct {
 	CPU        uint8    `json:"cpu_percent,omitempty"`
 	NumCPUs    uint32   `json:"num_cpus,omitempty"`
 	Files      bool     `json:"machine_files,omitempty"`
+	Cgroup     bool     `json:"cgroup,omitempty"`
 }
 
 type determinismView struct {
@@ -254,6 +255,7 @@ func (p *Program) limitsView() limitsView {
 	return limitsView{
 		l.Processes, l.OpenFiles, l.TimeMS, l.CPUCores, l.GPU.Mode == GPUAll, l.GPU.Devices, l.Memory, l.CPUPercent, l.CPUCount,
 		l.MachineFiles,
+		l.Backend == BackendCgroup,
 	}
 }
 

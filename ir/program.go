@@ -88,6 +88,8 @@ const (
 	FeatureSeccompFilter Feature = 2 // seccomp filter mode
 	FeatureSeccompNotify Feature = 3 // seccomp user notification (a listener)
 	FeaturePtrace        Feature = 4 // tracing descendants (Yama)
+	FeatureCgroupMemory  Feature = 5 // a delegated cgroup v2 directory with the memory controller
+	FeatureCgroupCPU     Feature = 6 // the same with the cpu controller
 )
 
 var featureNames = map[Feature]string{
@@ -95,6 +97,8 @@ var featureNames = map[Feature]string{
 	FeatureSeccompFilter: "seccomp-filter",
 	FeatureSeccompNotify: "seccomp-notify",
 	FeaturePtrace:        "ptrace",
+	FeatureCgroupMemory:  "cgroup-memory",
+	FeatureCgroupCPU:     "cgroup-cpu",
 }
 
 // String returns the feature's name as goldens and `sandlock-exec check` print it.

@@ -311,6 +311,8 @@ func (p *Program) checkChange(r *DynamicRule, c *Change) error {
 		return errors.New("a path for a number")
 	case limit == 0 || c.Value > limit:
 		return fmt.Errorf("%d %s, the limit is %d: a rule can only narrow", c.Value, what, limit)
+	case r.Scope != ScopeSandbox && c.Kind == ChangeMemory && p.Limits.Backend == BackendCgroup:
+		return errors.New("a control group has one limit of memory, for the whole sandbox")
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func sample() *Program {
 			},
 			Ports: []PortRule{{Access: abi.NetBindTCP, Port: 0}, {Access: abi.NetConnectTCP, Port: 443, Origin: 2}, {Access: abi.NetBindTCP, Param: "listen"}},
 		},
-		Limits:      Limits{Processes: 64, OpenFiles: 1024, TimeMS: 60_000, CPUCores: []uint16{0, 2}, GPU: GPU{Mode: GPUIndices, Devices: []uint16{0}}, ProcessesOrigin: 1, Memory: 512 << 20, CPUPercent: 50, CPUCount: 2, MemoryOrigin: 2, MachineFiles: true},
+		Limits:      Limits{Processes: 64, OpenFiles: 1024, TimeMS: 60_000, CPUCores: []uint16{0, 2}, GPU: GPU{Mode: GPUIndices, Devices: []uint16{0}}, ProcessesOrigin: 1, Memory: 512 << 20, CPUPercent: 50, CPUCount: 2, MemoryOrigin: 2, Backend: BackendCgroup, MachineFiles: true},
 		Determinism: Determinism{Random: true, Seed: 1 << 60, ShiftTime: true, TimeStart: ^uint64(0), SortedDirs: true, TimeOrigin: 1},
 		Rules: []DynamicRule{
 			{On: EventExec, Argv: "--force", Exe: "/usr/bin/git", Count: 3, Then: Outcome{Kind: OutcomeErrno, Errno: 1}, Scope: ScopeSandbox, Reason: "no force", Origin: 1},

@@ -55,8 +55,18 @@ type Limits struct {
 	MemoryOrigin OriginRef `cbor:"11,keyasint,omitempty"`
 	CPUOrigin    OriginRef `cbor:"12,keyasint,omitempty"`
 
-	MachineFiles bool `cbor:"13,keyasint,omitempty"` // files such as /proc/meminfo show Memory and CPUCount
+	MachineFiles bool         `cbor:"13,keyasint,omitempty"` // files such as /proc/meminfo show Memory and CPUCount
+	Backend      LimitBackend `cbor:"14,keyasint,omitempty"`
 }
+
+// LimitBackend says what enforces limits of memory and CPU time.
+type LimitBackend uint8
+
+// Backends.
+const (
+	BackendSupervisor LimitBackend = 0
+	BackendCgroup     LimitBackend = 1 // a control group of its own
+)
 
 // Determinism makes runs repeatable: what programs are told instead of the truth. It is no security boundary.
 type Determinism struct {

@@ -173,6 +173,12 @@ func (p *Program) checkLimits() error {
 	if l.CPUPercent > 99 {
 		return fmt.Errorf("CPU share of %d percent, at most 99 is a limit", l.CPUPercent)
 	}
+	if l.Backend > BackendCgroup {
+		return fmt.Errorf("backend %d is unknown", l.Backend)
+	}
+	if l.Backend == BackendCgroup && l.Memory == 0 && l.CPUPercent == 0 {
+		return errors.New("a control group, and no limit that it keeps")
+	}
 	if l.CPUCount > maxCPU+1 {
 		return fmt.Errorf("%d CPUs, at most %d are allowed", l.CPUCount, maxCPU+1)
 	}

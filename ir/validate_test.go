@@ -134,6 +134,8 @@ func TestValidateRefuses(t *testing.T) {
 		{"gpu mode", func(p *Program) { p.Limits.GPU.Mode = 3 }, "GPU mode 3 is unknown"},
 		{"gpu devices", func(p *Program) { p.Limits.GPU.Mode = GPUAll }, "GPU mode 1 with 1 devices"},
 		{"gpu none listed", func(p *Program) { p.Limits.GPU.Devices = nil }, "GPU mode 2 with 0 devices"},
+		{"limit backend", func(p *Program) { p.Limits.Backend = 2 }, "backend 2 is unknown"},
+		{"nothing for a control group", func(p *Program) { p.Limits.Memory, p.Limits.CPUPercent = 0, 0 }, "no limit that it keeps"},
 		{"limit origin", func(p *Program) { p.Limits.TimeOrigin = 9 }, "origin 9"},
 
 		{"no event", func(p *Program) { p.Rules[0].On = 0 }, "events 0x0"},
@@ -154,6 +156,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"wider memory", func(p *Program) { p.Limits.Memory = 1 << 20 }, "a rule can only narrow"},
 		{"memory without a limit", func(p *Program) { p.Limits.Memory = 0 }, "a rule can only narrow"},
 		{"limit of one process", func(p *Program) { p.Rules[2].Scope, p.Rules[2].Do[0].Value = ScopeProcess, 65 }, "can only narrow"},
+		{"one process of a control group", func(p *Program) { p.Rules[2].Scope, p.Rules[2].Do = ScopeProcess, p.Rules[2].Do[1:] }, "one limit of memory"},
 		{"path in a number", func(p *Program) { p.Rules[2].Do[0].Path = "/a" }, "a path for a number"},
 		{"number in a path", func(p *Program) { p.Rules[1].Do[0].Value = 1 }, "a number for a path"},
 		{"relative denied path", func(p *Program) { p.Rules[1].Do[0].Path = "a" }, "not absolute"},

@@ -56,6 +56,9 @@ func listedPorts(bind policy.List[policy.PortSet]) bool {
 }
 
 func checkLimits(c *checker) {
+	if l := &c.Limits; l.Backend.V == "cgroup" && !l.Memory.Set && (!l.CPU.Set || l.CPU.V == 100) {
+		c.warnf(l.Backend.Origin, "no-effect", "there is neither a limit of memory nor one of CPU time that it could enforce")
+	}
 	duplicate := func(what string) func(again, first policy.Val[uint16]) {
 		return func(again, first policy.Val[uint16]) {
 			c.add(diag.At(again.Origin, "duplicate", "%s %d is listed twice", what, again.V).WithNote(first.Origin.Place, "first at"))

@@ -22,7 +22,7 @@ func checkRules(c *checker) {
 		}
 		c.conditionFits(r, r.If.Path, ir.EventFile, "file, open, unlink and rename")
 		for _, do := range r.Do.Items {
-			c.narrows(&do.V)
+			c.narrows(r, &do.V)
 		}
 		c.reached(i)
 		c.opensOnBehalf(r)
@@ -66,11 +66,14 @@ func (c *checker) conditionFits(r *policy.DynamicRule, v policy.Val[string], has
 }
 
 // narrows refuses changes that are not below the limit that they change.
-func (c *checker) narrows(do *policy.RuleDo) {
+func (c *checker) narrows(r *policy.DynamicRule, do *policy.RuleDo) {
 	check := func(origin policy.Origin, field string, value uint64, limit uint64, limitOrigin policy.Origin) {
 		switch {
 		case limit == 0:
 			c.errorf(origin, "rule-narrows", "there is no %s that it could narrow", field)
+		case r.Scope.V == "process" && field == "limits.memory" && c.Limits.Backend.V == "cgroup":
+			d := diag.At(origin, "rule-scope", "a control group has one limit of memory, for the whole sandbox")
+			c.add(d.WithNote(c.Limits.Backend.Origin.Place, "it is chosen at").WithHint(`leave out scope: "process"`))
 		case value > limit:
 			c.add(diag.At(origin, "rule-widens", "a rule can only narrow, and %d is more than %s", value, field).WithNote(limitOrigin.Place, "the limit is set at"))
 		}

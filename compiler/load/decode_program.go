@@ -159,6 +159,7 @@ func limits(n node) policy.Limits {
 		NumCPUs:      number[uint32](n.at("num_cpus")),
 		MachineFiles: word(n.at("machine_files")),
 		GPUDevices:   gpuDevices(n.at("gpu_devices")),
+		Backend:      word(n.at("backend")),
 	}
 }
 

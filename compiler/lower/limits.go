@@ -11,7 +11,7 @@ import (
 
 var limitsFields = []string{
 	"limits.processes", "limits.open_files", "limits.time", "limits.cpu", "limits.cpu_cores", "limits.gpu_devices",
-	"limits.memory", "limits.num_cpus", "limits.machine_files",
+	"limits.memory", "limits.num_cpus", "limits.machine_files", "limits.backend",
 }
 
 // Limits lowers bounds on resources. Without a supervisor nobody counts processes, so the default does not apply.
@@ -27,6 +27,9 @@ func Limits(u *Unit) {
 	}
 	if src.CPU.Set && src.CPU.V < 100 { // 100 says that there is no limit
 		l.CPUPercent, l.CPUOrigin = uint8(src.CPU.V), u.ref(src.CPU.Origin)
+	}
+	if u.Policy.Limits.Backend.V == "cgroup" && (src.Memory.Set || l.CPUPercent > 0) {
+		l.Backend = ir.BackendCgroup
 	}
 	memory(u)
 	cpuCount(u)

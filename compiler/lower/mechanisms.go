@@ -96,7 +96,11 @@ func limitMechanisms(u *Unit, add adder) {
 	default:
 		add("limits.processes", "none", "nobody counts: there is no supervisor")
 	}
-	if l.Memory > 0 {
+	cgroup := l.Backend == ir.BackendCgroup
+	switch {
+	case l.Memory > 0 && cgroup:
+		add("limits.memory", "cgroup, notify", "the kernel counts and kills (memory.max, nothing is swapped); the supervisor answers sysinfo")
+	case l.Memory > 0:
 		add("limits.memory", "notify", "the supervisor is asked for what can be written, looks at what is used from time to time, and kills what exceeds the limit; no control group is needed")
 	}
 	if l.CPUCount > 0 {
@@ -111,7 +115,10 @@ func limitMechanisms(u *Unit, add adder) {
 	if l.TimeMS > 0 {
 		add("limits.time", "supervisor", "the supervisor ends all processes when the time is over")
 	}
-	if l.CPUPercent > 0 {
+	switch {
+	case l.CPUPercent > 0 && cgroup:
+		add("limits.cpu", "cgroup", "a quota of the kernel's for all processes together (cpu.max)")
+	case l.CPUPercent > 0:
 		add("limits.cpu", "stop, continue", "the supervisor measures all processes and stops them while they are ahead; a quota of the kernel's needs a cgroup of our own")
 	}
 	if len(l.CPUCores) > 0 {

@@ -16,6 +16,13 @@ const (
 	mapPrivate = 2
 )
 
+// Flags that ask for huge pages: mmap(2), memfd_create(2), shmget(2).
+const (
+	mapHugeTLB = 0x40000
+	mfdHugeTLB = 0x4
+	shmHugeTLB = 0o4000
+)
+
 // memory has the supervisor asked wherever registers show that memory is asked for. What cannot be written and belongs to
 // one process costs nothing: reservations (PROT_NONE) and programs' code. Making it writable is asked about.
 func memory(u *Unit) {
@@ -33,11 +40,30 @@ func memory(u *Unit) {
 	trap := func(clauses []ir.Clause, reason string, names ...string) {
 		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: names, Reason: "limits.memory" + reason, Origin: ref, Clauses: clauses})
 	}
+	trap(nil, ": programs see the limit as the machine's memory", "sysinfo")
+	if u.Program.Limits.Backend == ir.BackendCgroup {
+		hugePages(u, ref)
+		return
+	}
 	trap(free(private, readOnly), "", "mmap")
 	trap(free(readOnly), "", "mprotect", "pkey_mprotect")
 	trap(free(ir.Cond{Arg: 0, Op: ir.OpEq, Mask: ^uint64(0), Value: 0}), "", "brk")
 	trap(nil, "", "mremap", "memfd_create", "map_shadow_stack", "shmget")
-	trap(nil, ": programs see the limit as the machine's memory", "sysinfo")
+}
+
+// hugePages refuses pages of the machine's pool of huge ones: control groups do not count them as memory. Transparent
+// huge pages are counted.
+func hugePages(u *Unit, ref ir.OriginRef) {
+	for _, call := range []struct {
+		name string
+		arg  uint8
+		flag uint64
+	}{{"mmap", 3, mapHugeTLB}, {"memfd_create", 1, mfdHugeTLB}, {"shmget", 2, shmHugeTLB}} {
+		u.Filter.Args = append(u.Filter.Args, seccomp.ArgRule{
+			Syscall: call.name, Arg: call.arg, Op: ir.OpSet, Value: call.flag, Then: seccomp.ThenDeny, Origin: ref,
+			Reason: "limits.memory: control groups do not count huge pages",
+		})
+	}
 }
 
 // cpuCount has programs told of fewer CPUs than there are.

@@ -21,6 +21,15 @@ func Requires(u *Unit) {
 	if p.VerifiesExec() {
 		p.Requires = append(p.Requires, ir.Requirement{Feature: ir.FeaturePtrace, Fields: []string{"rules"}})
 	}
+	if p.Limits.Backend == ir.BackendCgroup {
+		need := func(feature ir.Feature, field string, limit uint64) {
+			if limit > 0 {
+				p.Requires = append(p.Requires, ir.Requirement{Feature: feature, Fields: []string{"limits.backend", field}})
+			}
+		}
+		need(ir.FeatureCgroupMemory, "limits.memory", p.Limits.Memory)
+		need(ir.FeatureCgroupCPU, "limits.cpu", uint64(p.Limits.CPUPercent))
+	}
 }
 
 // landlockFloor is the lowest ABI that knows every right that may not be dropped. It can be below the target: a
@@ -58,6 +67,7 @@ var notifyingCalls = []struct{ field, call string }{
 	{"determinism.time_start", "clock_gettime"},
 	{"filesystem.write", "fchmodat"},
 	{"limits.memory", "mmap"},
+	{"limits.memory", "sysinfo"},
 	{"limits.num_cpus", "sched_getaffinity"},
 	{"limits.processes", "clone"},
 	{"network.allow_bind", "listen"},
@@ -76,7 +86,7 @@ func notifyFields(u *Unit) []string {
 	if len(u.Program.Rules) > 0 {
 		fields = append(fields, "rules")
 	}
-	return fields
+	return slices.Compact(fields)
 }
 
 // notifies tells whether any filter hands a call to the supervisor.

@@ -219,6 +219,7 @@ type Limits struct {
 	NumCPUs      Val[uint32]        `policy:"num_cpus"`
 	MachineFiles Val[string]        `policy:"machine_files"` // "limited", "host"
 	GPUDevices   GPUDevices         `policy:"gpu_devices"`
+	Backend      Val[string]        `policy:"backend"` // "supervisor", "cgroup"
 }
 
 // GPUDevices is limits.gpu_devices: "all" or indices; Mode.Set is false when no GPU was asked for.
