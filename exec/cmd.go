@@ -29,6 +29,7 @@ type Cmd struct {
 	Env     []string          // what the policy's environment rules start from; nil is os.Environ()
 	Timeout time.Duration     // narrows limits.time; 0 keeps it
 	Audit   *audit.Log        // nil discards
+	Cgroup  string            // cgroup v2 directory for limits.backend "cgroup"; "" is the one that this process is in
 	Explain bool              // observe what the policy refuses: see ExitStatus.Denied; slower
 
 	// As in os/exec: nil is /dev/null, an *os.File is handed over as it is, for anything else a goroutine copies.
@@ -152,7 +153,7 @@ func (c *Cmd) launch(to state) error {
 	}
 	s, err := newSandbox(Options{
 		Artifact: c.artifact, Command: c.args, Params: c.Params, Environ: c.environ(), Timeout: c.Timeout, Audit: c.Audit,
-		Explain: c.Explain, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
+		Explain: c.Explain, Cgroup: c.Cgroup, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
 	})
 	if err != nil {
 		return c.fail(err)
@@ -195,9 +196,7 @@ func (c *Cmd) environ() []string {
 func (c *Cmd) supervise(s *sandbox, to state, started chan<- error) {
 	runtime.LockOSThread()
 	plan, rs, err := s.prepare()
-	if s.bound != nil {
-		defer s.removeTmp()
-	}
+	defer s.cleanUp()
 	if rs != nil {
 		defer rs.close()
 	}

@@ -9,10 +9,11 @@
 // notified call may do is asked of ir/query. It never imports the compiler or CUE.
 //
 // The reading order follows a start: load.go (bytes to program), host.go (does this machine offer what the program
-// requires), bind.go (parameters), ruleset.go (Landlock), environment.go and command.go (what is started), run.go
-// (what is prepared), supervise.go (confine, clone, serve), wire.go (which handlers answer which calls), lifetime.go and
-// tree.go (signals, time, the terminal, and that nothing outlives the command), stops.go and freezer.go (what the
-// executor stops the sandbox for); cmd.go, streams.go, hooks.go and confine.go for Go programs.
+// requires), bind.go (parameters), ruleset.go (Landlock), cgroup.go (control groups, where the policy chose them),
+// environment.go and command.go (what is started), run.go (what is prepared), supervise.go (confine, clone, serve),
+// wire.go (which handlers answer which calls), lifetime.go and tree.go (signals, time, the terminal, and that nothing
+// outlives the command), stops.go and freezer.go (what the executor stops the sandbox for); cmd.go, streams.go, hooks.go
+// and confine.go for Go programs.
 package exec
 
 import (
@@ -41,6 +42,7 @@ type Options struct {
 	Timeout  time.Duration     // narrows limits.time; 0 keeps it
 	Audit    *audit.Log        // nil discards
 	Explain  bool              // observe calls that Landlock or the filter would refuse, and report them
+	Cgroup   string            // cgroup v2 directory for limits.backend "cgroup"; "" is the one that this process is in
 	Guarded  []string          // files that no write grant may contain: the artifact, the audit file
 
 	Freezer *Freezer // pauses and resumes the run; nil if nobody will

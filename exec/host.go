@@ -52,7 +52,7 @@ func abiName(v int) string {
 func unmet(p *ir.Program, h kernel.Host) []string {
 	var problems []string
 	for _, r := range p.Requires {
-		ok, has := true, ""
+		ok, has, why := true, "", ""
 		switch r.Feature {
 		case ir.FeatureLandlock:
 			ok, has = h.LandlockABI >= int(r.Min), abiName(h.LandlockABI)
@@ -62,6 +62,10 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 			ok = h.SeccompNotify
 		case ir.FeaturePtrace:
 			ok, has = h.Ptrace, h.PtraceReason
+		case ir.FeatureCgroupMemory:
+			ok, why = h.CgroupMemory, h.CgroupMemoryReason
+		case ir.FeatureCgroupCPU:
+			ok, why = h.CgroupCPU, h.CgroupCPUReason
 		default:
 			ok, has = false, "unknown to this build"
 		}
@@ -76,7 +80,11 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 		if has != "" {
 			line += ", this host has " + has
 		}
-		problems = append(problems, line+" (for "+strings.Join(r.Fields, ", ")+")")
+		line += " (for " + strings.Join(r.Fields, ", ") + ")"
+		if why != "" {
+			line += ": " + why
+		}
+		problems = append(problems, line)
 	}
 	if changesImages(p) {
 		if err := kernel.CanOverwriteCode(); err != nil {

@@ -34,6 +34,7 @@ type lifetime struct {
 	mu       sync.Mutex
 	reaped   bool
 	timedOut bool
+	killed   bool  // by the executor
 	fault    error // why the executor had to end the command itself
 }
 
@@ -146,8 +147,18 @@ func (l *lifetime) failure() error {
 	return l.fault
 }
 
+// ended tells whether the executor has killed the command.
+func (l *lifetime) ended() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.killed
+}
+
 // killAll ends the command; finish then ends what is left of its family.
 func (l *lifetime) killAll() {
+	l.mu.Lock()
+	l.killed = l.killed || !l.reaped
+	l.mu.Unlock()
 	l.refuseForks()
 	l.signalGroup(unix.SIGKILL)
 }

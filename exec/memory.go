@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"golang.org/x/sys/unix"
+
 	"github.com/sandlock-go/sandlock/exec/handler/machine"
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/stage"
@@ -11,7 +13,10 @@ import (
 func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal) error {
 	charged := func() (uint64, int) { return 0, 1 }
 	limits := &s.program.Limits
-	if limits.Memory > 0 {
+	switch {
+	case s.groups.group != nil && limits.Memory > 0:
+		charged = s.groups.group.Charged
+	case limits.Memory > 0:
 		o := memory.Options{
 			Arch: s.arch, Limit: limits.Memory, Command: child.PID, Processes: supervise.NewIndex(loop), Roots: f.members,
 			Watch: loop.Watch, Journal: j, Rule: supervise.Event{Rule: "limits.memory", Origin: where(s.program, limits.MemoryOrigin)},
@@ -41,13 +46,17 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 	return nil
 }
 
-// limited adds to a result what the memory limits did.
-func (*sandbox) limited(w *wired, r *Result) {
-	if w.memory == nil {
-		return
-	}
-	if n, command := w.memory.Kills(); n > 0 {
-		r.Limit = w.memory.Reached()
-		r.LimitKills, r.LimitedCommand = n, command
+// limited adds to a result what the memory limits did. ended says that the executor itself has killed the command.
+func (s *sandbox) limited(w *wired, r *Result, ended bool) {
+	switch {
+	case w.groupKills != nil:
+		if n := w.groupKills(); n > 0 {
+			r.Limit, r.LimitKills = "limits.memory ("+memory.Size(s.program.Limits.Memory)+")", n
+			r.LimitedCommand = r.Signal == int(unix.SIGKILL) && !ended // the kernel does not say whom it killed
+		}
+	case w.memory != nil:
+		if n, command := w.memory.Kills(); n > 0 {
+			r.Limit, r.LimitKills, r.LimitedCommand = w.memory.Reached(), n, command
+		}
 	}
 }

@@ -43,8 +43,19 @@ func (s *sandbox) bindRules() (problems []string) {
 type lowered struct {
 	processes *processes.Handler
 	memory    *memory.Handler
+	// lowerMemory lowers limits.memory where a control group keeps it.
+	lowerMemory func(bytes uint64)
 	// instead returns what is to be read in place of a file, see [machine.Handler.Instead].
 	instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
+}
+
+// lower lowers limits.memory, by whichever keeps it.
+func (l *lowered) lower(bytes uint64) {
+	if l.lowerMemory != nil {
+		l.lowerMemory(bytes)
+		return
+	}
+	l.memory.Lower(bytes)
 }
 
 // restrict bounds a process and what it and its descendants fork from now on. What holds anyway needs no scope, so that a
@@ -98,7 +109,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		Where: func(i int) string { return where(s.program, s.rules[i].Origin) },
 		// The policy has the limits that its rules lower, or else these panic, which refuses the call.
 		LimitProcesses: func(n uint32) { limits.processes.Limit(n) },
-		LimitMemory:    func(n uint64) { limits.memory.Lower(n) },
+		LimitMemory:    func(n uint64) { limits.lower(n) },
 		Instead:        func(pin kernel.Pin, flags, tid int) ([]byte, bool, error) { return limits.instead(pin, flags, tid) },
 		Audited:        s.options.Audit != nil,
 	}

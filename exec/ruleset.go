@@ -112,6 +112,9 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 		if err := s.acceptable(r, real, access); err != nil {
 			return s.ruleError(r.Origin, err)
 		}
+		if err := s.sparesGroups(fd, real, access); err != nil {
+			return s.ruleError(r.Origin, err)
+		}
 		s.opened = append(s.opened, opened{path, real, access, r.Origin})
 		s.reach.Paths = append(s.reach.Paths, ir.PathRule{Path: real, Access: access, Kind: ir.PathRequired, Origin: r.Origin})
 	}
@@ -207,8 +210,8 @@ func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) err
 	return nil
 }
 
-// ownNeeds grants the executor what it needs itself once the command runs: /proc to count and end processes, and the
-// private temporary directory to remove; where program images are changed, their memory in /proc.
+// ownNeeds grants the executor what it needs itself once the command runs: /proc to count and end processes, the
+// private temporary directory and the control group to remove; where program images are changed, their memory in /proc.
 func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
 	needs := []struct {
 		path   string
@@ -227,6 +230,12 @@ func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
 				path   string
 				access uint64
 			}{filepath.Dir(s.bound.tmp), abi.FSRemoveDir})
+	}
+	if p := s.groups.parent; p != nil {
+		needs = append(needs, struct {
+			path   string
+			access uint64
+		}{p.Dir(), abi.FSRemoveDir})
 	}
 	var problems []string
 	for _, n := range needs {

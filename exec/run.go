@@ -28,6 +28,7 @@ type sandbox struct {
 	opened         []opened
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
+	groups         groups
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -44,9 +45,7 @@ func Run(o Options) (Result, error) {
 		return Result{}, err
 	}
 	plan, rs, err := s.prepare()
-	if s.bound != nil {
-		defer s.removeTmp()
-	}
+	defer s.cleanUp()
 	if rs != nil {
 		defer rs.close()
 	}
@@ -80,6 +79,7 @@ func newSandbox(o Options) (*sandbox, error) {
 // prepare does everything that can fail before a process exists, and reports all failures together.
 func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	host := kernel.ProbeForStart()
+	s.findGroups(&host)
 	problems := unmet(s.program, host)
 	handled, lacking := handledHere(&s.program.Landlock, host.LandlockABI)
 	problems = append(problems, lacking...)
@@ -97,6 +97,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
+	}
+	if err := s.makeGroup(); err != nil {
+		return nil, rs, &SetupError{[]string{err.Error()}}
 	}
 	plan, err := s.plan(rs)
 	return plan, rs, err
@@ -124,6 +127,9 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		TakeTerminal:      !s.shared && ownsTerminal(),
 		Streams:           s.options.streams,
 		Park:              s.options.park,
+	}
+	if s.groups.group != nil {
+		plan.Cgroup = s.groups.group.FD()
 	}
 	if plan.Dir = s.options.dir; p.Cwd != "" {
 		if plan.Dir, err = ir.ExpandPath(p.Cwd, s.bound.lookup); err != nil {

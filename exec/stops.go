@@ -22,12 +22,16 @@ type stops struct {
 // measured or stopped.
 func (s *sandbox) stops(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (*stops, error) {
 	limit := &s.program.Limits
-	if limit.CPUPercent == 0 && s.options.Freezer == nil {
+	percent := limit.CPUPercent
+	if s.groups.group != nil {
+		percent = 0 // the kernel sees to it
+	}
+	if percent == 0 && s.options.Freezer == nil {
 		return &stops{}, nil
 	}
 	tree := throttle.NewTree(throttle.NewKernel(f.current(child.PID), func() time.Duration { return f.waited }))
 	rule := supervise.Event{Rule: "limits.cpu", Origin: where(s.program, limit.CPUOrigin)}
-	if limit.CPUPercent == 0 {
+	if percent == 0 {
 		rule = supervise.Event{}
 	}
 	st := &stops{freezer: throttle.NewFreezer(tree, onTerminal(), func(pid int) {
@@ -43,14 +47,14 @@ func (s *sandbox) stops(child *stage.Child, f *family, loop *supervise.Loop, j s
 			return nil, err
 		}
 	}
-	if limit.CPUPercent == 0 {
+	if percent == 0 {
 		return st, nil
 	}
 	cores := runtime.NumCPU()
 	if n := len(limit.CPUCores); n > 0 {
 		cores = min(cores, n)
 	}
-	st.cpu = throttle.New(s.arch, limit.CPUPercent, cores, tree, st.freezer, fail)
+	st.cpu = throttle.New(s.arch, percent, cores, tree, st.freezer, fail)
 	return st, st.cpu.Start(loop)
 }
 

@@ -137,7 +137,7 @@ func (r *running) serve() (Result, error) {
 		return Result{}, r.s.startFailure(failure)
 	}
 	result.Denied = r.handlers.denied()
-	r.s.limited(&r.handlers, &result)
+	r.s.limited(&r.handlers, &result, r.life.ended())
 	r.s.options.Audit.Write(exitLine(result))
 	if err := errors.Join(serveErr, r.life.failure()); err != nil {
 		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}

@@ -9,6 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// cleanUp removes what the run has made, once it is over.
+func (s *sandbox) cleanUp() {
+	if err := s.removeGroup(); err != nil {
+		fmt.Fprintf(os.Stderr, "sandlock-exec: %v\n", err)
+	}
+	if s.bound != nil {
+		s.removeTmp()
+	}
+}
+
 // removeTmp removes the private temporary directory, once no process of the sandbox is left to race with.
 func (s *sandbox) removeTmp() {
 	dir := s.bound.tmp

@@ -27,8 +27,10 @@ type wired struct {
 	denied      func() []Denial
 	// memory is the handler of limits.memory, nil without.
 	memory *memory.Handler
-	tracer tracer
-	close  func()
+	// groupKills tells how many were killed for it by a control group, nil without one.
+	groupKills func() int
+	tracer     tracer
+	close      func()
 }
 
 // handlers is THE table of handlers: which concern answers which calls, in which order. A handler is wired if and only
@@ -90,6 +92,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))
+	}
+	if err := s.watchGroup(&w, limits, loop, j, fail); err != nil {
+		return w, err
 	}
 	if err := s.determinism(&w, loop, j); err != nil {
 		return w, err

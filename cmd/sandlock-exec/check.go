@@ -13,11 +13,12 @@ import (
 func runCheck(s *streams, args []string) error {
 	f := newFlags()
 	asJSON := f.Bool("json", false, "")
+	groups := f.String("cgroup", "", "")
 	artifact, err := parse(s, f, args)
 	if err != nil {
 		return err
 	}
-	host := kernel.Probe()
+	host := exec.Probe(*groups)
 	var missing []string
 	if artifact != "" {
 		a, err := exec.Load(artifact)
@@ -74,5 +75,6 @@ func printHost(s *streams, h kernel.Host) {
 	offer("  sync wake-up", h.SyncWakeUp, "notified calls are slower: needs Linux 6.7")
 	offer("ptrace", h.Ptrace, h.PtraceReason)
 	offer("user namespaces", h.UserNamespaces, h.UserNSReason)
-	offer("cgroup delegation", h.CgroupV2 != "", h.CgroupReason)
+	offer("cgroup memory", h.CgroupMemory, h.CgroupMemoryReason)
+	offer("cgroup cpu", h.CgroupCPU, h.CgroupCPUReason)
 }

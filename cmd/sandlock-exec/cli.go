@@ -20,7 +20,7 @@ import (
 var version = "devel"
 
 const usage = `Usage: sandlock-exec [flags] [p.sbx] -- command [arguments…]
-       sandlock-exec check [--json] [p.sbx]
+       sandlock-exec check [--json] [--cgroup DIR] [p.sbx]
        sandlock-exec version
 
 Run a command in a sandbox that a sealed policy describes. Without p.sbx the built-in default policy holds: read-only
@@ -35,6 +35,8 @@ Flags:
                            report it at the end; slower
   --allowed-signers FILE   run only artifacts signed by a signer in this ssh-keygen(1) file; also demanded by
                            /etc/sandlock/allowed_signers and ~/.config/sandlock/allowed_signers where they exist
+  --cgroup DIR             with limits.backend "cgroup": make the sandbox's control group beneath this one, not beneath
+                           the one that sandlock-exec was started in; no process may be in it
   -q, --quiet              no hint when the command fails
 
 check prints what this host offers a sandbox and, given an artifact, what it would miss here.
@@ -153,6 +155,7 @@ type runOptions struct {
 	explain        bool
 	allowedSigners string
 	quiet          bool
+	cgroup         string
 }
 
 func runSandbox(s *streams, args []string) error {
@@ -164,6 +167,7 @@ func runSandbox(s *streams, args []string) error {
 	f.StringVar(&o.audit, "audit", "", "")
 	f.BoolVar(&o.explain, "explain-denials", false, "")
 	f.StringVar(&o.allowedSigners, "allowed-signers", "", "")
+	f.StringVar(&o.cgroup, "cgroup", "", "")
 	f.BoolVar(&o.quiet, "q", false, "")
 	f.BoolVar(&o.quiet, "quiet", false, "")
 	var err error

@@ -22,6 +22,7 @@ func (c *runOptions) run(s *streams) error {
 		Params:   c.params,
 		Environ:  os.Environ(),
 		Timeout:  c.timeout,
+		Cgroup:   c.cgroup,
 		Explain:  c.explain,
 	}
 	if c.artifact != "" {

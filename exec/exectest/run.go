@@ -28,6 +28,7 @@ type Opts struct {
 	TTY           *PTY       // all three streams are this terminal, which becomes the controlling one
 	Wrap          []string   // a command that starts the whole, such as a shell that ignores a signal
 	Files         []*os.File // inherited as descriptors 3 and up
+	Cgroup        string     // directory of the control group that the command is started in
 	PrivateMounts bool       // where the tests run as root: mounts that the command makes are not seen outside
 }
 
@@ -63,6 +64,14 @@ func Start(tb testing.TB, o Opts) *Process {
 		p.Cmd.Stdin, p.Cmd.Stdout, p.Cmd.Stderr = o.TTY.Slave, o.TTY.Slave, o.TTY.Slave
 	}
 	p.Cmd.SysProcAttr = attributes(o)
+	if o.Cgroup != "" {
+		dir, err := os.Open(o.Cgroup)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer dir.Close()
+		p.Cmd.SysProcAttr.UseCgroupFD, p.Cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
 	// A descendant that survives and holds the output open must show as a failure of its own, not hang the run.
 	p.Cmd.WaitDelay = 2 * time.Second
 	if err := p.Cmd.Start(); err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"unsafe"
@@ -25,8 +24,11 @@ type Host struct {
 	PtraceReason   string // why not
 	UserNamespaces bool
 	UserNSReason   string // why not, with the setting that forbids it
-	CgroupV2       string // delegated, writable cgroup v2 directory, or ""
-	CgroupReason   string
+	// Groups of our own can limit memory and CPU time. Package cgroup tries that, not this one.
+	CgroupMemory       bool
+	CgroupMemoryReason string // why not
+	CgroupCPU          bool
+	CgroupCPUReason    string // why not
 }
 
 // Probe tries every facility. The listener is tried on a thread that is thrown away afterwards, since a filter
@@ -41,7 +43,6 @@ func Probe() Host {
 	h.probeListener()
 	h.Ptrace, h.PtraceReason = probePtrace()
 	h.UserNamespaces, h.UserNSReason = probeUserNamespace()
-	h.CgroupV2, h.CgroupReason = probeCgroup()
 	return h
 }
 
@@ -142,37 +143,4 @@ func probeUserNamespace() (bool, string) {
 		reason = "forbidden: see sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone, or an outer sandbox"
 	}
 	return false, reason
-}
-
-// probeCgroup looks for a cgroup v2 directory that this user may manage and that offers the controllers of limits.
-func probeCgroup() (dir, reason string) {
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err.Error()
-	}
-	for line := range strings.Lines(string(b)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-			dir := filepath.Join(root, path)
-			controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-			if err != nil {
-				continue
-			}
-			for _, want := range []string{"memory", "pids", "cpu"} {
-				if !strings.Contains(" "+strings.TrimSpace(string(controllers))+" ", " "+want+" ") {
-					return "", fmt.Sprintf("%s does not delegate the %s controller", dir, want)
-				}
-			}
-			try := filepath.Join(dir, "sandlock-probe")
-			if err := os.Mkdir(try, 0o755); err != nil {
-				return "", fmt.Sprintf("%s is not delegated to this user", dir)
-			}
-			_ = os.Remove(try)
-			return dir, ""
-		}
-	}
-	return "", "no cgroup v2 hierarchy"
 }

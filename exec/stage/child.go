@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func rawClone(flags, pidfd uintptr) (pid, errno uintptr)
+// rawClone makes the call nr, clone or clone3, with three arguments.
+func rawClone(nr, a, b, c uintptr) (pid, errno uintptr)
 
 //go:linkname beforeFork syscall.runtime_BeforeFork
 func beforeFork()
@@ -20,6 +21,7 @@ type prepared struct {
 	inPlace    bool // this process becomes the command: no group, no parent, nobody to report to
 	cloneFlags uintptr
 	pidfd      uintptr // *int32
+	cloneArgs  uintptr // *cloneArgs with the same and a control group, or 0
 	parent     uintptr // pid
 	report     uintptr // the child's end of the report channel
 	reports    bool    // the parent runs meanwhile, and hears when descriptors are the child's own
@@ -49,6 +51,11 @@ type prepared struct {
 	noCore     unix.Rlimit
 	candidates []uintptr
 	argv, envv uintptr
+}
+
+// cloneArgs is struct clone_args (linux/sched.h), as long as it was when it got its last field, in Linux 5.7.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
 // message is what the child tells the parent over the report channel, before its listener is needed or when it fails.
@@ -81,7 +88,12 @@ type kernelSigaction [4]uint64
 //go:nosplit
 func spawn(c *prepared) (pid uintptr, errno syscall.Errno) {
 	beforeFork() // blocks every signal on this thread
-	pid, en := rawClone(c.cloneFlags, c.pidfd)
+	var en uintptr
+	if c.cloneArgs != 0 {
+		pid, en = rawClone(unix.SYS_CLONE3, c.cloneArgs, unsafe.Sizeof(cloneArgs{}), 0)
+	} else {
+		pid, en = rawClone(unix.SYS_CLONE, c.cloneFlags, 0, c.pidfd)
+	}
 	if en != 0 || pid != 0 {
 		afterFork()
 		return pid, syscall.Errno(en)

@@ -36,6 +36,15 @@ func Start(p *Plan) (*Child, error) {
 	pidfd := new(int32) // on the heap: a stack could move under the address
 	keep = append(keep, pidfd)
 	c.pidfd = uintptr(unsafe.Pointer(pidfd))
+	if p.Cgroup > 0 {
+		// Born there and not moved: no instruction of the command runs outside of the group.
+		args := &cloneArgs{
+			flags: uint64(c.cloneFlags)&^uint64(unix.SIGCHLD) | unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD),
+			pidfd: uint64(c.pidfd), cgroup: uint64(p.Cgroup),
+		}
+		keep = append(keep, args)
+		c.cloneArgs = uintptr(unsafe.Pointer(args))
+	}
 
 	syscall.ForkLock.Lock()
 	pid, errno := spawn(c)
@@ -44,6 +53,9 @@ func Start(p *Plan) (*Child, error) {
 	if errno != 0 {
 		_ = unix.Close(report[0])
 		_ = unix.Close(report[1])
+		if p.Cgroup > 0 {
+			return nil, fmt.Errorf("clone into the control group: %w", errno)
+		}
 		return nil, fmt.Errorf("clone: %w", errno)
 	}
 	child := &Child{PID: int(pid), PIDFD: int(*pidfd), Listener: -1, report: report[0]}

@@ -17,6 +17,7 @@ type Plan struct {
 	Env        []string
 	Dir        string // working directory; "" keeps the executor's
 
+	Cgroup       int // descriptor of the control group that the command is born in, from 3 on; 0 is the executor's
 	RulesetFD    int // Landlock ruleset of the command
 	Filter       *unix.SockFprog
 	FilterFlags  uintptr // for seccomp(2); with a listener flag the parent gets the descriptor
