@@ -38,15 +38,9 @@ var gaps = []gap{
 	scalar("filesystem.on_error", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.OnError }, "abort"),
 	list("filesystem.protect", func(p *policy.Policy) policy.List[string] { return p.Filesystem.Protect }),
 
-	{"network.allow", schemelessRules, "write tcp://, for example tcp://*:443"},
-	{"network.allow", targetRules, "ports only can be enforced: write the rule without host, for example tcp://*:443"},
-	list("network.deny", func(p *policy.Policy) policy.List[policy.NetRule] { return p.Network.Deny }),
-	list("network.deny_bind", func(p *policy.Policy) policy.List[policy.PortSet] { return p.Network.DenyBind }),
-	scalar("network.unix", func(p *policy.Policy) policy.Val[string] { return p.Network.Unix.Mode }, "none"),
 	scalar("network.port_remap", func(p *policy.Policy) policy.Val[bool] { return p.Network.PortRemap }, false),
-	list("network.hosts", func(p *policy.Policy) policy.List[policy.PinnedHost] { return p.Network.Hosts }),
 	scalar("network.resolve", func(p *policy.Policy) policy.Val[string] { return p.Network.Resolve }, "start"),
-	scalar("network.private", func(p *policy.Policy) policy.Val[bool] { return p.Network.Private }, false),
+	scalar("network.resolver", func(p *policy.Policy) policy.Val[bool] { return p.Network.Resolver }, false),
 
 	{"http", httpSection, ""},
 
@@ -190,26 +184,6 @@ func used[T any](v policy.Val[T]) policy.Origin {
 		return policy.Origin{}
 	}
 	return v.Origin
-}
-
-func schemelessRules(p *policy.Policy) []policy.Origin {
-	return netRules(p, func(r policy.NetRule) bool { return r.TCP && r.UDP })
-}
-
-func targetRules(p *policy.Policy) []policy.Origin {
-	return netRules(p, func(r policy.NetRule) bool {
-		return !(r.TCP && r.UDP) && (r.UDP || r.ICMP || r.Kind != policy.TargetAny)
-	})
-}
-
-func netRules(p *policy.Policy, found func(policy.NetRule) bool) []policy.Origin {
-	var uses []policy.Origin
-	for _, it := range p.Network.Allow.Items {
-		if found(it.V) {
-			uses = append(uses, it.Origin)
-		}
-	}
-	return uses
 }
 
 func httpSection(p *policy.Policy) []policy.Origin {

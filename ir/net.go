@@ -124,11 +124,46 @@ type UnixPath struct {
 // DecidesDestinations reports whether the supervisor decides about connections and datagrams.
 func (n *Net) DecidesDestinations() bool { return n.Destinations != DestinationsLandlock }
 
+// RestrictsDatagrams reports whether the supervisor decides about some datagram: rules do not leave all UDP, and all ICMP,
+// alike.
+func (n *Net) RestrictsDatagrams() bool {
+	if n.Destinations == DestinationsLandlock {
+		return false
+	}
+	var named, every Protocols
+	for i := range n.Rules {
+		r := &n.Rules[i]
+		named |= r.Protocols
+		if r.Kind == TargetAny && len(r.Ports) == 0 {
+			every |= r.Protocols
+		}
+	}
+	if n.Destinations == DestinationsDenied {
+		return named&(UDP|ICMP) != 0
+	}
+	return n.Resolver || named&^every&(UDP|ICMP) != 0
+}
+
 // PinsNames reports whether names have fixed addresses, which the sandbox is to find in /etc/hosts.
 func (n *Net) PinsNames() bool {
 	return len(n.Hosts) > 0 || slices.ContainsFunc(n.Rules, func(r NetRule) bool {
 		return r.Kind == TargetHost && !strings.HasPrefix(r.Target, Wildcard)
 	})
+}
+
+// Fixed returns the addresses that the policy gives a name, in lower case without final dot; nil if it gives none.
+func (n *Net) Fixed(name string) []netip.Addr {
+	i, found := slices.BinarySearchFunc(n.Hosts, name, func(h NetHost, name string) int { return strings.Compare(h.Name, name) })
+	if !found {
+		return nil
+	}
+	var list []netip.Addr
+	for _, a := range n.Hosts[i].Addresses {
+		if addr, err := netip.ParseAddr(a); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
 }
 
 // HasWildcards reports whether a rule speaks of all names beneath a domain.

@@ -243,21 +243,38 @@ func bindParams(p *ir.Program, values map[string]string) (unbound []string, err 
 			return nil, err
 		}
 	}
-	for i := range p.Landlock.Ports {
-		r := &p.Landlock.Ports[i]
-		if r.Param == "" {
-			continue
+	bindPort := func(param *string, lo, hi *uint16) error {
+		if *param == "" {
+			return nil
 		}
-		v, ok := lookup(r.Param)
+		v, ok := lookup(*param)
 		if !ok {
-			open[r.Param] = true
-			continue
+			open[*param] = true
+			return nil
 		}
 		n, err := strconv.ParseUint(v, 10, 16)
 		if err != nil {
-			return nil, fmt.Errorf("parameter %s: %q is not a port", r.Param, v)
+			return fmt.Errorf("parameter %s: %q is not a port", *param, v)
 		}
-		r.Param, r.Port = "", uint16(n)
+		*param, *lo, *hi = "", uint16(n), uint16(n)
+		return nil
+	}
+	for i := range p.Landlock.Ports {
+		r := &p.Landlock.Ports[i]
+		if err := bindPort(&r.Param, &r.Port, &r.Port); err != nil {
+			return nil, err
+		}
+	}
+	ports := [][]ir.NetPort{p.Net.DenyBind}
+	for i := range p.Net.Rules {
+		ports = append(ports, p.Net.Rules[i].Ports)
+	}
+	for _, list := range ports {
+		for i := range list {
+			if err := bindPort(&list[i].Param, &list[i].Lo, &list[i].Hi); err != nil {
+				return nil, err
+			}
+		}
 	}
 	for name := range open {
 		unbound = append(unbound, name)

@@ -1,8 +1,12 @@
 package check
 
 import (
+	"strings"
+
 	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
 )
 
 // maxPorts bounds the ports of one policy: each becomes a rule in the kernel.
@@ -23,14 +27,41 @@ func checkPorts(c *checker) {
 	for _, l := range []struct {
 		set    bool
 		origin policy.Origin
-	}{{len(n.Allow.Items) > 0, n.Allow.Origin}, {len(n.AllowBind.Items) > 0, n.AllowBind.Origin}} {
+	}{
+		{len(n.Allow.Items) > 0 && !lower.SupervisesDestinations(n), n.Allow.Origin},
+		{len(n.AllowBind.Items) > 0, n.AllowBind.Origin},
+	} {
 		if l.set {
 			checkPortsEnforced(c, l.origin)
 		}
 	}
+	checkNames(c)
 	repeated(n.Allow, policy.NetRule.String, func(again, first policy.Val[policy.NetRule]) {
 		c.add(diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String()).AsWarning().WithNote(first.Origin.Place, "first at"))
 	})
+}
+
+// checkNames: a name stands for addresses that somebody must look up.
+func checkNames(c *checker) {
+	n := &c.Network
+	names := false
+	for _, it := range n.Allow.Items {
+		if it.V.Kind != policy.TargetHost {
+			continue
+		}
+		names = true
+		if strings.HasPrefix(it.V.Host, ir.Wildcard) && !n.Resolver.V {
+			d := diag.At(it.Origin, "wildcard", "%q stands for names that are known only when they are looked up", it.V.Host)
+			c.add(d.WithHint("write network.resolver: true"))
+		}
+	}
+	if n.Private.V && !names {
+		c.warnf(n.Private.Origin, "no-effect", "no rule names a host")
+	}
+	if n.Resolver.V && !names {
+		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow, and there is none")
+		c.add(d)
+	}
 }
 
 // checkPortsEnforced refuses port rules that nothing would enforce.

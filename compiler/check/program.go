@@ -2,6 +2,7 @@ package check
 
 import (
 	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 )
 
@@ -35,6 +36,12 @@ func checkSupervisor(c *checker) {
 		{c.Determinism.RandomSeed.Set, c.Determinism.RandomSeed.Origin, "it answers from the seed"},
 		{c.Determinism.TimeStart.Set, c.Determinism.TimeStart.Origin, "it shows the shifted time"},
 		{len(c.Rules.Items) > 0, c.Rules.Origin, "it looks at calls before they are carried out"},
+		{lower.SupervisesDestinations(&c.Network), c.Network.Allow.Origin, "it connects and sends to what rules with hosts or datagrams name"},
+		{len(c.Network.Deny.Items) > 0, c.Network.Deny.Origin, "it connects and sends"},
+		{len(c.Network.DenyBind.Items) > 0, c.Network.DenyBind.Origin, "it binds"},
+		{c.Network.PortRemap.V, c.Network.PortRemap.Origin, "it binds and translates"},
+		{len(c.Network.Hosts.Items) > 0, c.Network.Hosts.Origin, "it shows the names in /etc/hosts"},
+		{c.Network.Unix.Mode.Set && c.Network.Unix.Mode.V != "none", c.Network.Unix.Mode.Origin, "it connects to sockets"},
 		{listedPorts(c.Network.AllowBind), c.Network.AllowBind.Origin, "it watches listen, which binds a port by itself"},
 	}
 	for _, n := range needs {

@@ -21,6 +21,7 @@ func network(n node) policy.Network {
 		Hosts:     hosts(n.at("hosts")),
 		Resolve:   word(n.at("resolve")),
 		Private:   boolean(n.at("private")),
+		Resolver:  boolean(n.at("resolver")),
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/sandlock-go/sandlock/ir"
-	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 // Mechanisms records what enforces each feature of the policy and why that, in words for a reviewer.
@@ -41,25 +40,6 @@ func filesystemMechanisms(u *Unit, add adder) {
 	case !u.Filter.WriteGrants:
 		add("filesystem.write", "refused", "no write grant: modes, owners, times and attributes cannot be changed")
 	}
-}
-
-func networkMechanisms(u *Unit, add adder) {
-	handled := u.Program.Landlock.Handled.Net
-	switch {
-	case handled&abi.NetConnectTCP != 0:
-		add("network.allow", "landlock", "TCP ports are decided by the kernel; other protocols cannot have a socket")
-	default:
-		add("network.allow", "none", "every TCP port may be reached; other protocols cannot have a socket")
-	}
-	switch {
-	case notifies(u.Program, "listen"):
-		add("network.allow_bind", "landlock, notify", "bind is decided by the kernel; listen by the supervisor, since it binds an unbound socket by itself")
-	case handled&abi.NetBindTCP == 0:
-		add("network.allow_bind", "none", "every TCP port may be bound")
-	default:
-		add("network.allow_bind", "landlock, seccomp", "no grant: bind and listen are refused")
-	}
-	add("network.unix", "seccomp", "unix sockets cannot be made, so no service of the host is reached by its path; connected pairs work")
 }
 
 func processMechanisms(u *Unit, add adder) {

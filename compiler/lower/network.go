@@ -10,28 +10,209 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-var networkFields = []string{"network.allow", "network.allow_bind", "network.unix"}
+var networkFields = []string{
+	"network.allow", "network.deny", "network.allow_bind", "network.deny_bind", "network.unix", "network.hosts", "network.private",
+	"network.resolver", "network.resolve", "network.port_remap",
+}
 
-// Network lowers TCP ports to Landlock rules. A right for which every port is granted is not handled at all: a ruleset
-// cannot say "any port". Unix sockets stay closed (the filter refuses to make them), because no rule of Landlock's
-// common ABIs can say which paths they may reach.
+// Network lowers destinations and ports. Rules that speak of TCP ports alone are Landlock's, and trap nothing; where one
+// speaks of an address or of UDP ports the supervisor connects and sends in place of the sandbox, which itself then may
+// not connect anywhere.
 func Network(u *Unit) {
-	n := &u.Policy.Network
-	for _, it := range n.Allow.Items {
-		grantPorts(u, it.V.Ports, abi.NetConnectTCP, it.Origin)
+	src, n := &u.Policy.Network, &u.Program.Net
+	switch {
+	case len(src.Deny.Items) > 0:
+		n.Destinations, n.Origin = ir.DestinationsDenied, u.ref(src.Deny.Origin)
+		n.Rules = netRules(u, src.Deny)
+		u.Filter.UDP, u.Filter.ICMP = true, true
+	case SupervisesDestinations(src):
+		n.Destinations, n.Origin = ir.DestinationsAllowed, u.ref(src.Allow.Origin)
+		n.Rules = netRules(u, src.Allow)
+		allowSockets(u)
+	default:
+		for _, it := range src.Allow.Items {
+			if it.V.TCP {
+				grantPorts(u, it.V.Ports, abi.NetConnectTCP, it.Origin)
+			}
+		}
+		allowSockets(u)
 	}
-	for _, it := range n.AllowBind.Items {
-		grantPorts(u, it.V, abi.NetBindTCP, it.Origin)
+	if n.DecidesDestinations() {
+		n.Private, n.Resolver = src.Private.V, src.Resolver.V
 	}
+	n.Hosts = hosts(u)
+	binds(u)
+	unixSockets(u)
 	l := &u.Program.Landlock
 	l.Ports = slices.DeleteFunc(l.Ports, func(r ir.PortRule) bool { return r.Access&l.Handled.Net == 0 })
 	u.Filter.BindPorts, u.Filter.BindOrigin = bindPorts(u)
+	trapSockets(u)
+}
+
+// SupervisesDestinations reports whether Landlock cannot tell what a list of rules allows: it knows TCP ports only, and
+// whether there are UDP and ICMP sockets at all is the filter's.
+func SupervisesDestinations(n *policy.Network) bool {
+	return n.Resolver.V || slices.ContainsFunc(n.Allow.Items, func(it policy.Val[policy.NetRule]) bool {
+		r := &it.V
+		return r.Kind != policy.TargetAny || r.UDP && !r.Ports.All
+	})
+}
+
+// allowSockets has datagram sockets made where a rule is about their protocol.
+func allowSockets(u *Unit) {
+	for _, it := range u.Policy.Network.Allow.Items {
+		u.Filter.UDP = u.Filter.UDP || it.V.UDP
+		u.Filter.ICMP = u.Filter.ICMP || it.V.ICMP
+	}
+}
+
+func netRules(u *Unit, list policy.List[policy.NetRule]) []ir.NetRule {
+	var rules []ir.NetRule
+	for _, it := range list.Items {
+		src := &it.V
+		r := ir.NetRule{Kind: ir.TargetAny, Ports: netPorts(src.Ports), Origin: u.ref(it.Origin)}
+		for _, p := range []struct {
+			named    bool
+			protocol ir.Protocols
+		}{{src.TCP, ir.TCP}, {src.UDP, ir.UDP}, {src.ICMP, ir.ICMP}} {
+			if p.named {
+				r.Protocols |= p.protocol
+			}
+		}
+		switch src.Kind {
+		case policy.TargetPrefix:
+			r.Kind, r.Target = ir.TargetPrefix, src.Prefix.String()
+		case policy.TargetHost:
+			r.Kind, r.Target = ir.TargetHost, src.Host
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// netPorts returns no ports for all of them.
+func netPorts(set policy.PortSet) []ir.NetPort {
+	if set.All {
+		return nil
+	}
+	var ports []ir.NetPort
+	for _, r := range set.Ranges {
+		ports = append(ports, ir.NetPort{Lo: r.Lo, Hi: r.Hi})
+	}
+	for _, name := range set.Params {
+		ports = append(ports, ir.NetPort{Param: name})
+	}
+	return ports
+}
+
+// hosts are the names with fixed addresses.
+func hosts(u *Unit) []ir.NetHost {
+	var list []ir.NetHost
+	for _, it := range u.Policy.Network.Hosts.Items {
+		h := ir.NetHost{Name: it.V.Name, Origin: u.ref(it.Origin)}
+		for _, a := range it.V.Addresses.Items {
+			h.Addresses = append(h.Addresses, a.V.String())
+		}
+		list = append(list, h)
+	}
+	slices.SortFunc(list, func(a, b ir.NetHost) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// binds lowers what may be served. Landlock can list ports that may be bound, and not those that may not.
+func binds(u *Unit) {
+	src, n := &u.Policy.Network, &u.Program.Net
+	for _, it := range src.AllowBind.Items {
+		grantPorts(u, it.V, abi.NetBindTCP, it.Origin)
+	}
+	if len(src.DenyBind.Items) > 0 {
+		grantPorts(u, policy.PortSet{All: true}, abi.NetBindTCP, src.DenyBind.Origin)
+		n.DenyBindOrigin = u.ref(src.DenyBind.Origin)
+		for _, it := range src.DenyBind.Items {
+			n.DenyBind = append(n.DenyBind, denied(it.V)...)
+		}
+	}
+	if src.PortRemap.V {
+		n.PortRemap, n.RemapOrigin = true, u.ref(src.PortRemap.Origin)
+	}
+}
+
+// denied leaves port 0 out: to ask for an ephemeral port is to name none.
+func denied(set policy.PortSet) []ir.NetPort {
+	return slices.DeleteFunc(netPorts(set), func(p ir.NetPort) bool { return p.Param == "" && p.Hi == 0 })
+}
+
+// unixSockets lowers the reach of pathname sockets. Where the target's Landlock has a right for it the kernel decides;
+// else the supervisor connects and sends.
+func unixSockets(u *Unit) {
+	src, n := &u.Policy.Network.Unix, &u.Program.Net
+	if src.Mode.V == "none" || src.Mode.V == "" {
+		return
+	}
+	u.Filter.UnixSockets = true
+	n.Unix, n.UnixOrigin = ir.UnixGranted, u.ref(src.Mode.Origin)
+	for _, it := range src.Paths.Items {
+		n.UnixPaths = append(n.UnixPaths, ir.UnixPath{Path: it.V, Origin: u.ref(it.Origin)})
+	}
+	if !kernelDecidesUnix(u) {
+		return
+	}
+	for _, it := range u.Policy.Filesystem.Write.Items {
+		grantPath(u, it, abi.FSResolveUnix)
+	}
+	for _, it := range src.Paths.Items {
+		addPath(u, ir.PathRule{Path: it.V, Access: abi.FSResolveUnix, Kind: ir.PathOptional, Origin: u.ref(it.Origin)})
+	}
+}
+
+// kernelDecidesUnix reports whether every host that may run the program has Landlock's right for pathname sockets.
+func kernelDecidesUnix(u *Unit) bool {
+	l := &u.Program.Landlock
+	return l.Handled.FS&^l.Degrade.FS&abi.FSResolveUnix != 0
+}
+
+// trapSockets has the calls notified that name a destination or a port which registers do not show. Sends that name none
+// are never notified where the call says so in a register.
+func trapSockets(u *Unit) {
+	n := &u.Program.Net
+	unixGate := n.Unix != ir.UnixNone && !kernelDecidesUnix(u)
+	trap := func(reason string, origin ir.OriginRef, clauses []ir.Clause, names ...string) {
+		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: names, Reason: reason, Origin: origin, Clauses: clauses})
+	}
+	field, origin := destinationField(n), n.Origin
+	if unixGate && !n.DecidesDestinations() {
+		field, origin = "network.unix", n.UnixOrigin
+	}
+	if n.DecidesDestinations() || unixGate {
+		trap(field+": the supervisor connects", origin, nil, "connect")
+	}
+	if unixGate || n.RestrictsDatagrams() {
+		unaddressed := settled("no destination is named", cond(4, ir.OpEq, all, 0))
+		trap(field+": the supervisor sends", origin, []ir.Clause{unaddressed}, "sendto")
+		trap(field+": the supervisor sends", origin, nil, "sendmsg", "sendmmsg")
+	}
+	switch {
+	case n.PortRemap:
+		ports := "network.port_remap: ports are virtual"
+		trap(ports, n.RemapOrigin, nil, "bind", "getsockname", "getpeername")
+	case len(n.DenyBind) > 0:
+		trap("network.deny_bind: the supervisor binds", n.DenyBindOrigin, nil, "bind")
+	}
+}
+
+func destinationField(n *ir.Net) string {
+	if n.Destinations == ir.DestinationsDenied {
+		return "network.deny"
+	}
+	return "network.allow"
 }
 
 // bindPorts says what the filter does about listen, which can bind a port by itself.
 func bindPorts(u *Unit) (seccomp.BindPorts, ir.OriginRef) {
 	bind := &u.Policy.Network.AllowBind
 	switch {
+	case len(u.Program.Net.DenyBind) > 0:
+		return seccomp.BindListed, u.Program.Net.DenyBindOrigin
 	case u.Program.Landlock.Handled.Net&abi.NetBindTCP == 0:
 		return seccomp.BindAny, 0
 	case len(bind.Items) > 0:

@@ -83,9 +83,17 @@ func notifyFields(u *Unit) []string {
 			fields = append(fields, n.field)
 		}
 	}
+	n := &u.Program.Net
+	if n.DecidesDestinations() {
+		fields = append(fields, destinationField(n))
+	}
+	if n.Unix != ir.UnixNone && notifies(u.Program, "connect") {
+		fields = append(fields, "network.unix")
+	}
 	if len(u.Program.Rules) > 0 {
 		fields = append(fields, "rules")
 	}
+	slices.Sort(fields)
 	return slices.Compact(fields)
 }
 

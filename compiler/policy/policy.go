@@ -139,6 +139,7 @@ type Network struct {
 	Hosts     List[PinnedHost] `policy:"hosts"`
 	Resolve   Val[string]      `policy:"resolve"` // "start", "compile"
 	Private   Val[bool]        `policy:"private"`
+	Resolver  Val[bool]        `policy:"resolver"`
 }
 
 // UnixSockets is network.unix: "granted", "none" or a list of paths.

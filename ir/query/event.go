@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -129,10 +130,52 @@ func socketEvent(p *ir.Program, f *ir.ArchFilter, target string, right uint64, c
 			return r, nil
 		}
 	}
+	protocol := ir.TCP
 	if proto == "udp" {
-		return Ruling{Reason: "no rule decides about datagrams"}, nil
+		protocol = ir.UDP
 	}
-	return Port(&p.Landlock, port, right), nil
+	if right == abi.NetBindTCP {
+		return Bind(p, protocol, port), nil
+	}
+	return connect(p, protocol, host, port), nil
+}
+
+// connect decides about an address, or about a name as far as rules name it or fix its addresses.
+func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Ruling {
+	n := &p.Net
+	if !n.DecidesDestinations() {
+		if protocol == ir.UDP {
+			return Ruling{Allowed: true, Reason: "not restricted: every UDP port"}
+		}
+		return Port(&p.Landlock, port, abi.NetConnectTCP)
+	}
+	w := NewNetwork(n, n.Fixed, func(string) (uint16, bool) { return 0, false })
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return w.Ask(protocol, netip.AddrPortFrom(addr, port))
+	}
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	r := w.AskName(protocol, name, port)
+	for _, addr := range n.Fixed(name) {
+		if r.Allowed {
+			break
+		}
+		r = w.Ask(protocol, netip.AddrPortFrom(addr, port))
+	}
+	return r
+}
+
+// Bind decides whether a port may be bound; 0 stands for an ephemeral one. Only TCP ports are restricted.
+func Bind(p *ir.Program, protocol ir.Protocols, port uint16) Ruling {
+	if protocol != ir.TCP {
+		return Ruling{Allowed: true, Reason: "not restricted: every UDP port"}
+	}
+	for i := range p.Net.DenyBind {
+		if r := &p.Net.DenyBind[i]; r.Param == "" && r.Lo <= port && port <= r.Hi {
+			rule := "no bind tcp " + r.String()
+			return Ruling{false, "denied by " + rule, rule, p.Net.DenyBindOrigin}
+		}
+	}
+	return Port(&p.Landlock, port, abi.NetBindTCP)
 }
 
 // Port decides whether a TCP port may be bound or connected to.
