@@ -38,7 +38,7 @@ func (s *sandbox) mayConnect(port uint16) bool {
 }
 
 func (s *sandbox) mayBind(port uint16) bool {
-	return query.Port(&s.reach, port, abi.NetBindTCP).Allowed
+	return query.Bind(&s.net, &s.reach, ir.TCP, port).Allowed
 }
 
 // resolveGrants completes the reach for an explanation after the fact: a start that can write nothing and explains

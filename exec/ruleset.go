@@ -45,7 +45,7 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 		// The signal scope tells the sandbox's processes from all others, see family.
 		signals := handled.Scoped & abi.ScopeSignal
 		rs.scoped = signals != 0
-		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net, signals); err != nil {
+		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net&^s.ownNet(), signals); err != nil {
 			return rs, []string{err.Error()}
 		}
 	}
@@ -63,6 +63,7 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 	}
 	if rs.own != nil {
 		problems = append(problems, s.ownNeeds(rs.own)...)
+		problems = append(problems, s.ownPorts(rs.own)...)
 	}
 	return rs, problems
 }
@@ -199,13 +200,12 @@ func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) err
 		port = uint16(n)
 	}
 	s.reach.Ports = append(s.reach.Ports, ir.PortRule{Access: access, Port: port, Origin: r.Origin})
-	for _, set := range []*kernel.Ruleset{rs.command, rs.own} {
-		if set == nil {
-			continue
-		}
-		if err := set.AllowPort(port, access); err != nil {
-			return s.ruleError(r.Origin, fmt.Errorf("port %d: %w", port, err))
-		}
+	err := rs.command.AllowPort(port, access)
+	if own := access &^ s.ownNet(); err == nil && rs.own != nil && own != 0 {
+		err = rs.own.AllowPort(port, own)
+	}
+	if err != nil {
+		return s.ruleError(r.Origin, fmt.Errorf("port %d: %w", port, err))
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type sandbox struct {
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
 	groups         groups
+	net            ir.Net // the network policy as bound for this run
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -91,7 +92,7 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
-	if unbound = s.bindRules(); len(unbound) > 0 {
+	if unbound = append(s.bindRules(), s.bindNet()...); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
 	rs, problems := s.confinement(handled)

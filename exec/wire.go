@@ -47,6 +47,7 @@ type wired struct {
 //	memory     mmap, brk and the other calls that ask for memory
 //	machine    sched_getaffinity, sysinfo, and opens of files that tell of the machine; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
+//	network    connect, sendto, sendmsg, sendmmsg
 //	listen     listen
 //	dirs       getdents family
 //	program    what a Go program has asked for (Cmd.Handle)
@@ -104,6 +105,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, grants, j))
+	}
+	if err := s.network(&w, j); err != nil {
+		return w, err
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))

@@ -30,3 +30,12 @@ TEXT ·restorePC(SB),NOSPLIT,$0-8
 	MOVQ	$restore<>(SB), AX
 	MOVQ	AX, ret+0(FP)
 	RET
+
+TEXT nothing<>(SB),NOSPLIT|NOFRAME,$0
+	RET
+
+// func nothingPC() uintptr
+TEXT ·nothingPC(SB),NOSPLIT,$0-8
+	MOVQ	$nothing<>(SB), AX
+	MOVQ	AX, ret+0(FP)
+	RET

@@ -24,3 +24,12 @@ TEXT ·catchPC(SB),NOSPLIT,$0-8
 TEXT ·restorePC(SB),NOSPLIT,$0-8
 	MOVD	ZR, ret+0(FP)
 	RET
+
+TEXT nothing<>(SB),NOSPLIT|NOFRAME,$0
+	RET
+
+// func nothingPC() uintptr
+TEXT ·nothingPC(SB),NOSPLIT,$0-8
+	MOVD	$nothing<>(SB), R0
+	MOVD	R0, ret+0(FP)
+	RET

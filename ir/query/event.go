@@ -135,7 +135,7 @@ func socketEvent(p *ir.Program, f *ir.ArchFilter, target string, right uint64, c
 		protocol = ir.UDP
 	}
 	if right == abi.NetBindTCP {
-		return Bind(p, protocol, port), nil
+		return Bind(&p.Net, &p.Landlock, protocol, port), nil
 	}
 	return connect(p, protocol, host, port), nil
 }
@@ -165,17 +165,17 @@ func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Rul
 }
 
 // Bind decides whether a port may be bound; 0 stands for an ephemeral one. Only TCP ports are restricted.
-func Bind(p *ir.Program, protocol ir.Protocols, port uint16) Ruling {
+func Bind(n *ir.Net, l *ir.Landlock, protocol ir.Protocols, port uint16) Ruling {
 	if protocol != ir.TCP {
 		return Ruling{Allowed: true, Reason: "not restricted: every UDP port"}
 	}
-	for i := range p.Net.DenyBind {
-		if r := &p.Net.DenyBind[i]; r.Param == "" && r.Lo <= port && port <= r.Hi {
+	for i := range n.DenyBind {
+		if r := &n.DenyBind[i]; r.Param == "" && r.Lo <= port && port <= r.Hi {
 			rule := "no bind tcp " + r.String()
-			return Ruling{false, "denied by " + rule, rule, p.Net.DenyBindOrigin}
+			return Ruling{false, "denied by " + rule, rule, n.DenyBindOrigin}
 		}
 	}
-	return Port(&p.Landlock, port, abi.NetBindTCP)
+	return Port(l, port, abi.NetBindTCP)
 }
 
 // Port decides whether a TCP port may be bound or connected to.

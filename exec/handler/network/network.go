@@ -1,0 +1,110 @@
+// Package network decides where a sandbox connects and sends to, and does so in its place.
+//
+// It answers connect, sendto, sendmsg and sendmmsg. An address lies in the caller's memory, where another thread can change
+// it after it was looked at, and so can what a descriptor means. So each call is carried out here: the address is copied
+// once, the socket duplicated once, the copy decided on by ir/query, and the duplicate connected or sent on. Nothing is
+// continued. The sandbox itself may not connect anywhere (Landlock).
+//
+// Nothing blocks the loop: whatever would wait, waits for its descriptor (supervise.WaitFD), and an alarm ends a system call
+// that a caller has made block by changing its socket at the same time.
+//
+// Read next: address.go (what the caller wrote), socket.go (what it wrote it to), connect.go, send.go, unix.go.
+package network
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// Policy is what the handler asks; the executor answers from ir/query.
+type Policy struct {
+	// Decide says whether a destination may be reached. It is asked for every call and must not allocate.
+	Decide func(protocol ir.Protocols, to netip.AddrPort) bool
+	// Explain says the same in words, for what Decide has refused.
+	Explain func(protocol ir.Protocols, to netip.AddrPort) query.Ruling
+	// Unix says whether the socket at a path may be reached, and if not, which rule comes closest. nil: no unix sockets.
+	Unix func(path string) (ok bool, closestRule, closestOrigin string)
+	// Describe names the rule of a ruling and its place in the policy.
+	Describe func(query.Ruling) (rule, origin string)
+}
+
+// Handler carries out the calls of one sandbox.
+type Handler struct {
+	arch    abi.Arch
+	policy  Policy
+	journal supervise.Journal
+	calls   map[abi.Sysno]call
+	alarm   *kernel.Alarm // of the loop's thread
+}
+
+// call is how one system call is answered.
+type call struct {
+	name   string
+	handle func(*Handler, *supervise.Call) supervise.Verdict
+}
+
+var calls = map[string]func(*Handler, *supervise.Call) supervise.Verdict{
+	"connect": (*Handler).connect,
+}
+
+// New makes the handler. It must be called on the thread of the loop.
+func New(arch abi.Arch, p Policy, j supervise.Journal) (*Handler, error) {
+	alarm, err := kernel.NewAlarm()
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{arch: arch, policy: p, journal: j, alarm: alarm, calls: map[abi.Sysno]call{}}
+	for name, handle := range calls {
+		if nr, ok := abi.SyscallNumber(arch, name); ok {
+			h.calls[nr] = call{name, handle}
+		}
+	}
+	return h, nil
+}
+
+// Name is the concern.
+func (h *Handler) Name() string { return "network" }
+
+// Syscalls lists the calls that name a destination.
+func (h *Handler) Syscalls() []abi.Sysno {
+	var list []abi.Sysno
+	for nr := range h.calls {
+		list = append(list, nr)
+	}
+	return list
+}
+
+// Close releases what the handler holds.
+func (h *Handler) Close() { h.alarm.Close() }
+
+// Handle carries a call out, or refuses it.
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.calls[c.Nr].handle(h, c) }
+
+// allowed decides about a destination, and records a refusal. Refused destinations look as if nobody were there.
+func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
+	if h.policy.Decide(protocol, to) {
+		return true
+	}
+	r := h.policy.Explain(protocol, to)
+	rule, origin := h.policy.Describe(r)
+	h.journal.Record(supervise.Event{
+		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Address: protocol.String() + " " + to.String(),
+		Verdict: "ECONNREFUSED", Reason: r.Reason, Rule: rule, Origin: origin,
+	})
+	return false
+}
+
+// refuse records why a call fails that no rule decides about.
+func (h *Handler) refuse(c *supervise.Call, address string, e unix.Errno, reason string) supervise.Verdict {
+	h.journal.Record(supervise.Event{
+		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Address: address, Verdict: unix.ErrnoName(e), Reason: reason,
+	})
+	return supervise.Errno(e)
+}

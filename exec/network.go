@@ -1,0 +1,116 @@
+package exec
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/sandlock-go/sandlock/exec/handler/network"
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// bindNet gives the parameters in the network policy their values.
+func (s *sandbox) bindNet() (problems []string) {
+	s.net = s.program.Net
+	bind := func(list []ir.NetPort, at ir.OriginRef) []ir.NetPort {
+		list = slices.Clone(list)
+		for i := range list {
+			p := &list[i]
+			if p.Param == "" {
+				continue
+			}
+			value, ok := s.bound.lookup(p.Param)
+			n, err := strconv.ParseUint(value, 10, 16)
+			if !ok || err != nil {
+				problems = append(problems, s.ruleError(at, fmt.Errorf("parameter %q is no port: %q", p.Param, value)).Error())
+				continue
+			}
+			*p = ir.NetPort{Lo: uint16(n), Hi: uint16(n)}
+		}
+		return list
+	}
+	s.net.DenyBind = bind(s.net.DenyBind, s.net.DenyBindOrigin)
+	s.net.Rules = slices.Clone(s.net.Rules)
+	for i := range s.net.Rules {
+		s.net.Rules[i].Ports = bind(s.net.Rules[i].Ports, s.net.Rules[i].Origin)
+	}
+	return problems
+}
+
+// maxOwnPorts bounds the rules of the executor's ruleset; a policy with more ports leaves its connections unguarded there.
+const maxOwnPorts = 4096
+
+// ownNet returns the rights of Landlock that the executor must not be without: it connects and binds in place of the
+// command. Where the policy lists ports the executor, too, keeps to them.
+func (s *sandbox) ownNet() (rights uint64) {
+	n := &s.net
+	if n.PortRemap {
+		rights |= abi.NetBindTCP
+	}
+	if !n.DecidesDestinations() {
+		return rights
+	}
+	ports := 0
+	for i := range n.Rules {
+		if n.Rules[i].Protocols&ir.TCP == 0 {
+			continue
+		}
+		if len(n.Rules[i].Ports) == 0 {
+			return rights | abi.NetConnectTCP
+		}
+		for _, p := range n.Rules[i].Ports {
+			ports += int(p.Hi) - int(p.Lo) + 1
+		}
+	}
+	if n.Destinations == ir.DestinationsDenied || n.Resolver || ports > maxOwnPorts {
+		rights |= abi.NetConnectTCP
+	}
+	return rights
+}
+
+// ownPorts grants the executor the ports to which it connects in place of the command.
+func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
+	if !s.net.DecidesDestinations() || s.ownNet()&abi.NetConnectTCP != 0 || s.reach.Handled.Net&abi.NetConnectTCP == 0 {
+		return nil
+	}
+	for i := range s.net.Rules {
+		r := &s.net.Rules[i]
+		if r.Protocols&ir.TCP == 0 {
+			continue
+		}
+		for _, p := range r.Ports {
+			for port := int(p.Lo); port <= int(p.Hi); port++ {
+				if err := own.AllowPort(uint16(port), abi.NetConnectTCP); err != nil {
+					problems = append(problems, s.ruleError(r.Origin, fmt.Errorf("port %d: %w", port, err)).Error())
+				}
+			}
+		}
+	}
+	return problems
+}
+
+// network wires what connects and sends in place of the command.
+func (s *sandbox) network(w *wired, j supervise.Journal) error {
+	if !s.notifies("connect") {
+		return nil
+	}
+	table := query.NewNetwork(&s.net, s.net.Fixed, func(string) (uint16, bool) { return 0, false })
+	h, err := network.New(s.arch, network.Policy{
+		Decide: func(protocol ir.Protocols, to netip.AddrPort) bool {
+			allowed, _ := table.Decide(protocol, to)
+			return allowed
+		},
+		Explain:  table.Ask,
+		Describe: func(r query.Ruling) (string, string) { return s.describe(r), where(s.program, r.Origin) },
+	}, j)
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	w.list = append(w.list, h)
+	return nil
+}
