@@ -3,8 +3,11 @@ package exec
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -38,6 +41,21 @@ func (s *sandbox) bindNet() (problems []string) {
 	s.net.Rules = slices.Clone(s.net.Rules)
 	for i := range s.net.Rules {
 		s.net.Rules[i].Ports = bind(s.net.Rules[i].Ports, s.net.Rules[i].Origin)
+	}
+	s.net.UnixPaths = slices.Clone(s.net.UnixPaths)
+	for i := range s.net.UnixPaths {
+		u := &s.net.UnixPaths[i]
+		path, err := ir.ExpandPath(u.Path, s.bound.lookup)
+		if err != nil {
+			problems = append(problems, s.ruleError(u.Origin, err).Error())
+			continue
+		}
+		// What is not there yet is taken as it is written: links that come later lead nowhere else.
+		if u.Path = path; u.Path != "" {
+			if real, err := filepath.EvalSymlinks(path); err == nil {
+				u.Path = real
+			}
+		}
 	}
 	return problems
 }
@@ -100,17 +118,35 @@ func (s *sandbox) network(w *wired, j supervise.Journal) error {
 		return nil
 	}
 	table := query.NewNetwork(&s.net, s.net.Fixed, func(string) (uint16, bool) { return 0, false })
-	h, err := network.New(s.arch, network.Policy{
+	p := network.Policy{
 		Decide: func(protocol ir.Protocols, to netip.AddrPort) bool {
 			allowed, _ := table.Decide(protocol, to)
 			return allowed
 		},
 		Explain:  table.Ask,
+		Refusal:  unix.ECONNREFUSED, // as if nobody were there
 		Describe: func(r query.Ruling) (string, string) { return s.describe(r), where(s.program, r.Origin) },
-	}, j)
+	}
+	if !s.net.DecidesDestinations() {
+		p.Decide = func(protocol ir.Protocols, to netip.AddrPort) bool { return s.byLandlock(protocol, to).Allowed }
+		p.Explain, p.Refusal = s.byLandlock, unix.EACCES // as Landlock itself refuses
+	}
+	if s.net.Unix != ir.UnixNone {
+		p.Unix = func(path string) query.Ruling { return query.UnixSocket(&s.net, &s.reach, path) }
+	}
+	h, err := network.New(s.arch, p, j)
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	w.list = append(w.list, h)
 	return nil
+}
+
+// byLandlock decides about a destination where the supervisor connects for another reason than destinations: TCP ports as
+// the command's ruleset has them, and everything that a socket can be made for.
+func (s *sandbox) byLandlock(protocol ir.Protocols, to netip.AddrPort) query.Ruling {
+	if protocol == ir.TCP {
+		return query.Port(&s.reach, to.Port(), abi.NetConnectTCP)
+	}
+	return query.Ruling{Allowed: protocol == ir.UDP || protocol == ir.ICMP, Reason: "not restricted"}
 }

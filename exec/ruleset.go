@@ -45,7 +45,11 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 		// The signal scope tells the sandbox's processes from all others, see family.
 		signals := handled.Scoped & abi.ScopeSignal
 		rs.scoped = signals != 0
-		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net&^s.ownNet(), signals); err != nil {
+		scopes := signals
+		if s.net.Unix != ir.UnixNone {
+			scopes |= handled.Scoped & abi.ScopeAbstractUnix // the executor connects in place of the command
+		}
+		if rs.own, err = kernel.NewRuleset(handled.FS, handled.Net&^s.ownNet(), scopes); err != nil {
 			return rs, []string{err.Error()}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 // Network is the network policy as tables that answer for one destination: [ir.Net], with names resolved and parameters
@@ -328,6 +329,24 @@ func (w *Network) targets(i int, addr netip.Addr) bool {
 
 func (w *Network) namesPort(rule int, port uint16) bool {
 	return contains(w.ports[rule], port) != NoMatch
+}
+
+// UnixSocket decides about the unix socket at a path, which must be resolved, as the paths of the ruleset and of the
+// network policy must be: beneath a write grant, or beneath a path that the policy names for sockets.
+func UnixSocket(n *ir.Net, l *ir.Landlock, path string) Ruling {
+	if n.Unix == ir.UnixNone {
+		return Ruling{Reason: "unix sockets cannot be reached"}
+	}
+	for i := range n.UnixPaths {
+		if u := &n.UnixPaths[i]; covers(&ir.PathRule{Path: u.Path}, path) {
+			return Ruling{true, "granted", "unix " + u.Path, u.Origin}
+		}
+	}
+	r := Path(l, path, abi.FSWriteFile)
+	if !r.Allowed {
+		r.Reason = "the socket is not beneath a write grant or a path of network.unix"
+	}
+	return r
 }
 
 // IsPrivate reports whether an address is none of the public internet's: loopback, link-local (which metadata services

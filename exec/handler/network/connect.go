@@ -47,7 +47,7 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket, to *address) supe
 	}
 	if !h.allowed(c, s.transport(), destination) {
 		s.close()
-		return supervise.Errno(unix.ECONNREFUSED)
+		return supervise.Errno(h.policy.Refusal)
 	}
 	if s.kind != unix.SOCK_STREAM {
 		defer s.close()
@@ -129,10 +129,4 @@ func ready(fd int) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds[:], 0)
 	return err == nil && n == 1
-}
-
-// connectUnix connects to a unix socket.
-func (h *Handler) connectUnix(c *supervise.Call, s socket, to *address) supervise.Verdict {
-	defer s.close()
-	return h.refuse(c, "", unix.EACCES, "unix sockets connect nowhere")
 }

@@ -29,8 +29,10 @@ type Policy struct {
 	Decide func(protocol ir.Protocols, to netip.AddrPort) bool
 	// Explain says the same in words, for what Decide has refused.
 	Explain func(protocol ir.Protocols, to netip.AddrPort) query.Ruling
-	// Unix says whether the socket at a path may be reached, and if not, which rule comes closest. nil: no unix sockets.
-	Unix func(path string) (ok bool, closestRule, closestOrigin string)
+	// Refusal is what calls with a refused destination fail with.
+	Refusal unix.Errno
+	// Unix says whether the unix socket at a path may be reached. nil: none may.
+	Unix func(path string) query.Ruling
 	// Describe names the rule of a ruling and its place in the policy.
 	Describe func(query.Ruling) (rule, origin string)
 }
@@ -87,7 +89,7 @@ func (h *Handler) Close() { h.alarm.Close() }
 // Handle carries a call out, or refuses it.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.calls[c.Nr].handle(h, c) }
 
-// allowed decides about a destination, and records a refusal. Refused destinations look as if nobody were there.
+// allowed decides about a destination, and records a refusal.
 func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
 	if h.policy.Decide(protocol, to) {
 		return true
@@ -96,7 +98,7 @@ func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.Add
 	rule, origin := h.policy.Describe(r)
 	h.journal.Record(supervise.Event{
 		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Address: protocol.String() + " " + to.String(),
-		Verdict: "ECONNREFUSED", Reason: r.Reason, Rule: rule, Origin: origin,
+		Verdict: unix.ErrnoName(h.policy.Refusal), Reason: r.Reason, Rule: rule, Origin: origin,
 	})
 	return false
 }

@@ -1,0 +1,125 @@
+package network
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// unixTarget pins the socket that a path leads to, from where the caller stands, and decides about it by where it is, not
+// by how it was named. The address through leads to the pinned socket as long as the pin is open: whatever happens to
+// names meanwhile, it is the one that was decided about. The error is what the call fails with.
+func (h *Handler) unixTarget(c *supervise.Call, to *address) (pin kernel.Pin, through address, err error) {
+	path, ok := to.path()
+	if !ok {
+		return pin, through, unix.EINVAL
+	}
+	pin, err = kernel.Resolve(kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path, true, 0)
+	if err != nil {
+		return pin, through, plainErrno(err)
+	}
+	if !c.Valid() {
+		pin.Close()
+		return kernel.Pin{}, through, unix.ESRCH
+	}
+	if err := h.mayReach(c, &pin); err != nil {
+		pin.Close()
+		return kernel.Pin{}, through, err
+	}
+	through.setPath(pin.SelfPath())
+	return pin, through, nil
+}
+
+// mayReach decides about a pinned socket.
+func (h *Handler) mayReach(c *supervise.Call, pin *kernel.Pin) error {
+	_, mode, err := pin.ID()
+	if err != nil {
+		return plainErrno(err)
+	}
+	if mode&unix.S_IFMT != unix.S_IFSOCK {
+		return unix.ECONNREFUSED // what connecting to another kind of file fails with
+	}
+	r := query.Ruling{Reason: "the socket has no path"}
+	if pin.Path != "" {
+		r = h.policy.Unix(pin.Path)
+	}
+	if r.Allowed {
+		return nil
+	}
+	rule, origin := h.policy.Describe(r)
+	h.journal.Record(supervise.Event{
+		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Path: pin.Path, Verdict: "EACCES", Reason: r.Reason, Rule: rule, Origin: origin,
+	})
+	return unix.EACCES
+}
+
+// setPath makes the address that of a path, which must be short.
+func (a *address) setPath(path string) {
+	a.setFamily(unix.AF_UNIX)
+	a.size = 2 + copy(a.raw[2:len(a.raw)-1], path) + 1
+}
+
+// connectUnix connects to the socket at a path; the peer sees the executor's pid in SO_PEERCRED, and the caller's uid and
+// gid, which are the executor's. An abstract name means sockets of the sandbox alone: the executor's Landlock domain sees
+// to that.
+func (h *Handler) connectUnix(c *supervise.Call, s socket, to *address) supervise.Verdict {
+	if h.policy.Unix == nil {
+		defer s.close()
+		return h.refuse(c, "unix", unix.EACCES, "unix sockets cannot be reached")
+	}
+	if to.abstract() || to.family() != unix.AF_UNIX || to.size <= 2 {
+		return h.attemptUnix(s, kernel.Pin{FD: -1}, *to, 0)
+	}
+	pin, through, err := h.unixTarget(c, to)
+	if err != nil {
+		s.close()
+		return supervise.FromError(err)
+	}
+	return h.attemptUnix(s, pin, through, 0)
+}
+
+// How often a listener with a full queue is tried again: nothing tells when it has taken a connection.
+const (
+	firstRetry = time.Millisecond
+	lastRetry  = 50 * time.Millisecond
+)
+
+// attemptUnix connects without waiting, and again later where the caller would wait. waited is how long it has.
+func (h *Handler) attemptUnix(s socket, pin kernel.Pin, to address, waited time.Duration) supervise.Verdict {
+	release := func() {
+		s.close()
+		if pin.FD >= 0 {
+			pin.Close()
+		}
+	}
+	h.alarm.Set(patience)
+	defer h.alarm.Clear()
+	blocks, flags, err := s.blocks()
+	if err == nil && blocks {
+		err = s.attempt(flags, &to)
+	} else if err == nil {
+		err = kernel.Connect(s.fd, to.bytes())
+	}
+	limit := s.timeout()
+	if err != unix.EAGAIN && err != unix.EINPROGRESS || !blocks || limit > 0 && waited >= limit {
+		release()
+		return supervise.FromError(err)
+	}
+	pause := min(max(waited, firstRetry), lastRetry)
+	return supervise.Wait(pause, func(*supervise.Call) supervise.Verdict {
+		return h.attemptUnix(s, pin, to, waited+pause)
+	}).Dropping(release)
+}
+
+func plainErrno(err error) error {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return e
+	}
+	return unix.EACCES
+}
