@@ -217,6 +217,8 @@ func bindPorts(u *Unit) (seccomp.BindPorts, ir.OriginRef) {
 		return seccomp.BindAny, 0
 	case len(bind.Items) > 0:
 		return seccomp.BindListed, u.ref(bind.Items[0].Origin)
+	case u.Filter.UnixSockets: // which are listened on, too
+		return seccomp.BindListed, u.Program.Net.UnixOrigin
 	}
 	return seccomp.BindNone, 0
 }
