@@ -49,7 +49,7 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket, to *address) supe
 		s.close()
 		return supervise.Errno(h.policy.Refusal)
 	}
-	if s.kind != unix.SOCK_STREAM {
+	if s.protocol != unix.IPPROTO_TCP {
 		defer s.close()
 		return supervise.FromError(kernel.Connect(s.fd, to.bytes()))
 	}
@@ -67,17 +67,9 @@ func (h *Handler) connectStream(s socket, to *address) supervise.Verdict {
 		defer s.close()
 		return supervise.FromError(interruptedInProgress(kernel.Connect(s.fd, to.bytes())))
 	}
-	err = s.attempt(flags, to)
-	if !unfinished(err) {
+	if err = s.attempt(flags, to); !unfinished(err) {
 		s.close()
 		return supervise.FromError(err)
-	}
-	// On the own machine the connection is there already.
-	if ready(s.fd) {
-		if err = s.attempt(flags, to); !unfinished(err) {
-			s.close()
-			return supervise.FromError(err)
-		}
 	}
 	return h.awaitConnection(s, *to, flags)
 }
@@ -98,16 +90,22 @@ func (h *Handler) awaitConnection(s socket, to address, flags int) supervise.Ver
 		}
 		s.close()
 		return supervise.FromError(err)
+	}).Interrupted(func(*supervise.Call) supervise.Verdict {
+		s.close() // the connection is still being made; who calls connect again waits for it
+		return supervise.Restart()
 	})
 }
 
 // attempt connects without waiting on a socket that waits. Others who have the socket see O_NONBLOCK for that moment:
-// connect(2) has no flag for a single call.
+// connect(2) has no flag for a single call. The second connect finds a connection of the own machine made already.
 func (s *socket) attempt(flags int, to *address) error {
 	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
 		return err
 	}
 	err := kernel.Connect(s.fd, to.bytes())
+	if err == unix.EINPROGRESS {
+		err = kernel.Connect(s.fd, to.bytes())
+	}
 	if _, back := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags); back != nil {
 		return back
 	}
@@ -123,10 +121,3 @@ func interruptedInProgress(err error) error {
 }
 
 func unfinished(err error) bool { return err == unix.EINPROGRESS || err == unix.EALREADY }
-
-// ready reports whether a socket is connected, or has failed to.
-func ready(fd int) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(fds[:], 0)
-	return err == nil && n == 1
-}

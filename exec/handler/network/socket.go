@@ -14,7 +14,6 @@ import (
 type socket struct {
 	fd       int
 	domain   int // AF_INET, …
-	kind     int // SOCK_STREAM, …
 	protocol int // IPPROTO_TCP, …
 }
 
@@ -26,7 +25,7 @@ func pin(c *supervise.Call, descriptor int32) (s socket, err error) {
 	for _, o := range []struct {
 		name  int
 		value *int
-	}{{unix.SO_DOMAIN, &s.domain}, {unix.SO_TYPE, &s.kind}, {unix.SO_PROTOCOL, &s.protocol}} {
+	}{{unix.SO_DOMAIN, &s.domain}, {unix.SO_PROTOCOL, &s.protocol}} {
 		if *o.value, err = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, o.name); err != nil {
 			s.close()
 			return s, err // ENOTSOCK

@@ -113,7 +113,10 @@ func (h *Handler) attemptUnix(s socket, pin kernel.Pin, to address, waited time.
 	pause := min(max(waited, firstRetry), lastRetry)
 	return supervise.Wait(pause, func(*supervise.Call) supervise.Verdict {
 		return h.attemptUnix(s, pin, to, waited+pause)
-	}).Dropping(release)
+	}).Dropping(release).Interrupted(func(*supervise.Call) supervise.Verdict {
+		release()
+		return supervise.Restart()
+	})
 }
 
 func plainErrno(err error) error {
