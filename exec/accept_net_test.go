@@ -218,7 +218,8 @@ func Test_escape_42_socket_families(t *testing.T) {
 	suite{attempts: []attempt{
 		{"escape_42_unix", []string{"socket", "1", stream, "0"}, none, works},
 		{"escape_42_unix_high_bits", []string{"call", "socket", "0x100000001", "1", "0"}, none, works},
-		{"escape_42_netlink_route", []string{"socket", "16", "3", "0"}, none, works},
+		{"escape_42_netlink_route_stream", []string{"socket", "16", stream, "0"}, none, notRefused},
+		{"escape_42_netlink_diag", []string{"socket", "16", "3", "4"}, none, works},
 		{"escape_42_netlink_audit", []string{"socket", "16", "3", "9"}, none, notRefused},
 		{"escape_42_packet", []string{"socket", "17", "3", "0x300"}, none, worksForRoot},
 		{"escape_42_packet_datagram", []string{"socket", "17", datagram, "0"}, none, worksForRoot},

@@ -9,6 +9,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
+	"github.com/sandlock-go/sandlock/exec/handler/netlink"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
 	"github.com/sandlock-go/sandlock/exec/handler/restart"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -49,6 +50,7 @@ type wired struct {
 //	metadata   chmod, chown, utime, xattr families
 //	network    connect, sendto, sendmsg, sendmmsg
 //	listen     listen
+//	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
 //	dirs       getdents family
 //	program    what a Go program has asked for (Cmd.Handle)
 //	rules      last: the kernel carries out what rules hold and nobody has taken
@@ -111,6 +113,11 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
+	}
+	if s.notifies("socket") {
+		h := netlink.New(s.arch, loop, j)
+		w.list = append(w.list, h)
+		loop.AtEnd(h.Close)
 	}
 	if s.notifies("getdents64") || s.notifies("getdents") {
 		w.list = append(w.list, dirs.New(s.arch, loop.CanDefer))

@@ -92,7 +92,7 @@ func TestNeverGranted(t *testing.T) {
 		{Kind: ir.TestSyscall, Target: "clone3"},
 		{Kind: ir.TestSyscall, Target: "socket", Args: []uint64{1, 1, 0}},   // AF_UNIX
 		{Kind: ir.TestSyscall, Target: "socket", Args: []uint64{2, 1, 262}}, // MPTCP
-		{Kind: ir.TestSyscall, Target: "socket", Args: []uint64{16, 3, 0}},  // AF_NETLINK
+		{Kind: ir.TestSyscall, Target: "socket", Args: []uint64{16, 3, 9}},  // NETLINK_AUDIT
 		{Kind: ir.TestSyscall, Target: "socket", Args: []uint64{2, 3, 1}},   // raw ICMP
 		{Kind: ir.TestSyscall, Target: "ioctl", Args: []uint64{0, 0x5412}},  // TIOCSTI
 		{Kind: ir.TestSyscall, Target: "ioctl", Args: []uint64{0, 1<<32 | 0x5412}},

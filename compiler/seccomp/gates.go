@@ -21,9 +21,13 @@ var gates = map[string]func(*builder) ir.SyscallEntry{
 	"socketpair": (*builder).socketpair,
 	"listen":     (*builder).listen,
 	"setsockopt": (*builder).setsockopt,
-	"sendto":     fastOpen(3),
-	"sendmsg":    fastOpen(2),
-	"sendmmsg":   fastOpen(3),
+
+	"bind":        (*builder).bind,
+	"getsockname": (*builder).getsockname,
+
+	"sendto":   fastOpen(3),
+	"sendmsg":  fastOpen(2),
+	"sendmmsg": fastOpen(3),
 
 	"ioctl": (*builder).ioctl,
 	"prctl": (*builder).prctl,

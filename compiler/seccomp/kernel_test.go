@@ -28,7 +28,7 @@ var probes = []call{
 	sys("io_uring_setup", 0, 0), sys("open_tree", dirty), sys("personality", 0xffffffff), sys("process_vm_readv", 0),
 	sys("clone3"), sys("pidfd_open", 1), sys("fchmod", 1<<30), sys("mq_unlink"), sys("shmget", 0, 0, 0),
 	sys("clone", 0x10000000|17), sys("clone", 0x20000),
-	sys("socket", 16, 3, 0), sys("socket", 17, 3, 0), sys("socket", 38, 5, 0), sys("socket", 40, 1, 0), sys("socket", 1, 1, 0),
+	sys("socket", 16, 3, 9), sys("socket", 17, 3, 0), sys("socket", 38, 5, 0), sys("socket", 40, 1, 0), sys("socket", 1, 1, 0),
 	sys("socket", 2, 3, 1), sys("socket", 2, 2, 0), sys("socket", 10, 2, 0), sys("socket", 2, 2, 1),
 	sys("socket", 2, 1, 262), sys("socket", 2, 1, 132), sys("socket", 2, 1|dirty, 262|dirty), sys("socket", 2, 10, 0),
 	sys("socket", 2, 1, 0), sys("socket", 10, 1|0x80000, 6), sys("socketpair", 1, 2, 0), sys("socketpair", 2, 1, 0),

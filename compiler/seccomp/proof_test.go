@@ -172,9 +172,12 @@ func TestHotCallsAreCached(t *testing.T) {
 }
 
 // A policy pays for what it uses: with nothing but a limit on processes, only the fork family is notified, and
-// of rt_sigaction only a handler for SIGCHLD, which could interrupt it.
+// of rt_sigaction only a handler for SIGCHLD, which could interrupt it. What tells of network interfaces is notified
+// under every policy that lets programs make sockets.
 func TestMinimalNotifiesTheForkFamilyOnly(t *testing.T) {
-	want := map[string]bool{"clone": true, "fork": true, "vfork": true, "rt_sigaction": true}
+	want := map[string]bool{
+		"clone": true, "fork": true, "vfork": true, "rt_sigaction": true, "socket": true, "bind": true, "getsockname": true,
+	}
 	limited := seccomp.Request{ProcessLimit: true}
 	expect(t, limited, sys("rt_sigaction", 17, 0x1000), notify)
 	expect(t, limited, sys("rt_sigaction", 17, 0), allow)

@@ -11,6 +11,9 @@ const (
 	afInet  = 2
 	afInet6 = 10
 
+	afNetlink    = 16
+	netlinkRoute = 0
+
 	sockStream    = 1
 	sockDgram     = 2
 	sockRaw       = 3
@@ -39,9 +42,47 @@ func (b *builder) socket() ir.SyscallEntry {
 		Reason:  "socket families other than unix and internet",
 		Clauses: []ir.Clause{unix},
 	}
+	e.Clauses = append(e.Clauses, b.netlink()...)
 	e.Clauses = append(e.Clauses, b.inet(afInet, protoICMP)...)
 	e.Clauses = append(e.Clauses, b.inet(afInet6, protoICMPv6)...)
 	return e
+}
+
+const reasonInterfaces = "network interfaces: the supervisor tells of the loopback interface only"
+
+// answersNetlink tells whether the supervisor stands in for rtnetlink, see exec/handler/netlink.
+func (b *builder) answersNetlink() bool {
+	_, denied := b.deniedByPolicy("socket")
+	return !denied && !b.req.NoSupervisor
+}
+
+// netlink returns the clauses for questions about interfaces. Other netlink protocols are not answered.
+func (b *builder) netlink() []ir.Clause {
+	if !b.answersNetlink() {
+		return nil
+	}
+	route := func(kind uint64) ir.Clause {
+		return when(ir.Notify, reasonInterfaces, is(0, afNetlink), ofType(kind), is(2, netlinkRoute))
+	}
+	return []ir.Clause{route(sockRaw), route(sockDgram)}
+}
+
+// bind has the supervisor look at addresses as long as a sockaddr_nl. Internet addresses are longer.
+func (b *builder) bind() ir.SyscallEntry {
+	const addressSize = 12
+	e := ir.SyscallEntry{Action: ir.Allow}
+	if b.answersNetlink() {
+		e.Clauses = []ir.Clause{when(ir.Notify, reasonInterfaces, is(2, addressSize))}
+	}
+	return e
+}
+
+// getsockname tells Go programs that a netlink socket is one. Nothing in its registers tells which socket is meant.
+func (b *builder) getsockname() ir.SyscallEntry {
+	if !b.answersNetlink() {
+		return ir.SyscallEntry{Action: ir.Allow}
+	}
+	return ir.SyscallEntry{Action: ir.Notify, Reason: reasonInterfaces}
 }
 
 // inet returns the clauses for one internet family; nothing falls through them.

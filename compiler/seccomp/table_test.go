@@ -205,7 +205,7 @@ func TestSockets(t *testing.T) {
 		}
 		rows = append(rows, row{sys("socket", family, dgram, 136), eperm, noProtocol, noProtocol, eperm}) // UDP-Lite
 	}
-	for _, family := range []uint64{0, 3, 9, 16, 17, 21, 30, 38, 40, 44, 45, 0xffffffff} {
+	for _, family := range []uint64{0, 3, 9, 17, 21, 30, 38, 40, 44, 45, 0xffffffff} {
 		rows = append(rows, row{sys("socket", family, raw, 0), noFamily, noFamily, noFamily, noFamily})
 	}
 	for _, r := range rows {
@@ -217,10 +217,10 @@ func TestSockets(t *testing.T) {
 		}
 	}
 	// A family is an int: garbage above it neither hides nor makes one.
-	expect(t, seccomp.Request{}, sys("socket", dirty|16, raw, 0), noFamily)
+	expect(t, seccomp.Request{}, sys("socket", dirty|17, raw, 0), noFamily)
 	expect(t, seccomp.Request{}, sys("socket", dirty|inet, stream, 0), allow)
 	expect(t, seccomp.Request{OnDeny: seccomp.OnDenyKill}, sys("socket", inet, raw, 0), kill)
-	expect(t, seccomp.Request{OnDeny: seccomp.OnDenyKill}, sys("socket", 16, raw, 0), noFamily)
+	expect(t, seccomp.Request{OnDeny: seccomp.OnDenyKill}, sys("socket", 16, raw, 9), noFamily)
 	expect(t, seccomp.Request{OnDeny: seccomp.OnDenyKill}, sys("socket", inet, stream, 262), noProtocol)
 }
 
@@ -392,13 +392,43 @@ func TestDenyWins(t *testing.T) {
 	}
 }
 
+// The supervisor answers what asks for interfaces, and no more of netlink.
+func TestNetlink(t *testing.T) {
+	const netlink, raw, dgram, stream, flags = 16, 3, 2, 1, 0x80800
+	supervised, alone := seccomp.Request{UDP: true, UnixSockets: true}, seccomp.Request{UDP: true, UnixSockets: true, NoSupervisor: true}
+	for _, row := range []struct {
+		call
+		want, alone ir.Action
+	}{
+		{sys("socket", netlink, raw, 0), notify, noFamily},
+		{sys("socket", netlink, dgram|flags, 0), notify, noFamily},
+		{sys("socket", netlink|dirty, raw|dirty, 0|dirty), notify, noFamily},
+		{sys("socket", netlink, stream, 0), noFamily, noFamily},
+		{sys("socket", netlink, raw, 4), noFamily, noFamily},  // NETLINK_SOCK_DIAG
+		{sys("socket", netlink, raw, 9), noFamily, noFamily},  // NETLINK_AUDIT
+		{sys("socket", netlink, raw, 12), noFamily, noFamily}, // NETLINK_NETFILTER
+		{sys("socketpair", netlink, raw, 0), noFamily, noFamily},
+		{sys("bind", 3, 0, 12), notify, allow},
+		{sys("bind", 3, 0, 12|dirty), notify, allow},
+		{sys("bind", 3, 0, 16), allow, allow}, // sockaddr_in
+		{sys("bind", 3, 0, 28), allow, allow}, // sockaddr_in6
+		{sys("getsockname", 3), notify, allow},
+	} {
+		expect(t, supervised, row.call, row.want)
+		expect(t, alone, row.call, row.alone)
+	}
+	denied := seccomp.Request{Deny: []seccomp.Named{{Name: "socket"}}}
+	expect(t, denied, sys("bind", 3, 0, 12), allow)
+	expect(t, denied, sys("getsockname", 3), allow)
+}
+
 func TestTraps(t *testing.T) {
 	req := seccomp.Request{Traps: traps}
 	expect(t, req, sys("openat"), notify)
 	expect(t, req, sys("open"), notify)
 	expect(t, req, sys("mount"), eperm) // a trap never lifts a denial
 	expect(t, req, sys("socket", 2, 1, 0), notify)
-	expect(t, req, sys("socket", 16, 3, 0), noFamily)
+	expect(t, req, sys("socket", 17, 3, 0), noFamily)
 	expect(t, req, sys("clone", 17), notify)
 	expect(t, req, sys("clone", 0x10000000), eperm)
 	expect(t, req, sys("sendto", 3, 0, 0, 0, 0), allow)
@@ -429,7 +459,7 @@ func TestArgumentRules(t *testing.T) {
 	req := seccomp.Request{Args: []seccomp.ArgRule{
 		rule("madvise", 2, ir.OpEq, 12, seccomp.ThenDeny),
 		rule("socket", 0, ir.OpEq, 2, seccomp.ThenAllow),
-		rule("socket", 0, ir.OpEq, 16, seccomp.ThenAllow),
+		rule("socket", 0, ir.OpEq, 17, seccomp.ThenAllow),
 		rule("socket", 2, ir.OpEq, 6, seccomp.ThenDeny),
 		rule("fstatat", 3, ir.OpSet, 0x100, seccomp.ThenDeny),
 		rule("mount", 0, ir.OpEq, 0, seccomp.ThenDeny),
@@ -446,7 +476,7 @@ func TestArgumentRules(t *testing.T) {
 	expect(t, req, sys("madvise", 0, 0, 12|dirty), allow) // a rule without a mask compares all bits
 	expect(t, req, sys("socket", 2, 1, 0), allow)
 	expect(t, req, sys("socket", 10, 1, 0), eperm)    // no rule allows it
-	expect(t, req, sys("socket", 16, 3, 0), noFamily) // a rule allows it, the gate behind does not
+	expect(t, req, sys("socket", 17, 3, 0), noFamily) // a rule allows it, the gate behind does not
 	expect(t, req, sys("socket", 2, 1, 6), eperm)     // one rule allows it, another denies it
 	expect(t, req, sys("socket", 2, 1, 262), noProtocol)
 	expect(t, req, sys("newfstatat", 0, 0, 0, 0x1100), eperm)

@@ -347,3 +347,18 @@ func DuplicateFD(tid, fd int) (int, error) {
 	defer unix.Close(pidfd)
 	return unix.PidfdGetfd(pidfd, fd, 0)
 }
+
+// SocketInode returns the inode number of the socket behind descriptor fd of the thread tid. No other socket has it while
+// that one exists.
+func SocketInode(tid int, fd int32) (uint64, error) {
+	var b [64]byte
+	n, err := unix.Readlink(procPath(tid, "fd/"+strconv.Itoa(int(fd))), b[:])
+	if err != nil {
+		return 0, err
+	}
+	number, ok := bytes.CutPrefix(b[:n], []byte("socket:["))
+	if !ok {
+		return 0, unix.ENOTSOCK
+	}
+	return strconv.ParseUint(string(bytes.TrimSuffix(number, []byte("]"))), 10, 64)
+}

@@ -39,7 +39,7 @@ type outcome string
 var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands,
 	execCommands, handleCommands, socketCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
-	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands,
+	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands, netlinkCommands,
 }
 
 func main() {
