@@ -115,7 +115,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
 	}
 	if s.notifies("socket") {
-		h := netlink.New(s.arch, loop, j)
+		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))
 		w.list = append(w.list, h)
 		loop.AtEnd(h.Close)
 	}

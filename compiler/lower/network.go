@@ -45,6 +45,7 @@ func Network(u *Unit) {
 	unixSockets(u)
 	l := &u.Program.Landlock
 	l.Ports = slices.DeleteFunc(l.Ports, func(r ir.PortRule) bool { return r.Access&l.Handled.Net == 0 })
+	u.Filter.UsesNetwork = n.DecidesDestinations() || n.Unix != ir.UnixNone || len(src.Allow.Items)+len(src.AllowBind.Items)+len(src.DenyBind.Items) > 0
 	u.Filter.BindPorts, u.Filter.BindOrigin = bindPorts(u)
 	trapSockets(u)
 }

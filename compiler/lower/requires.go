@@ -70,7 +70,7 @@ var notifyingCalls = []struct{ field, call string }{
 	{"limits.memory", "sysinfo"},
 	{"limits.num_cpus", "sched_getaffinity"},
 	{"limits.processes", "clone"},
-	{"network", "getsockname"},
+	{"network", "socket"},
 	{"network.allow_bind", "listen"},
 }
 

@@ -77,9 +77,10 @@ func (b *builder) bind() ir.SyscallEntry {
 	return e
 }
 
-// getsockname tells Go programs that a netlink socket is one. Nothing in its registers tells which socket is meant.
+// getsockname tells Go programs that a netlink socket is one. Nothing in its registers tells which socket is meant, so only
+// policies about the network pay for it.
 func (b *builder) getsockname() ir.SyscallEntry {
-	if !b.answersNetlink() {
+	if !b.answersNetlink() || !b.req.UsesNetwork {
 		return ir.SyscallEntry{Action: ir.Allow}
 	}
 	return ir.SyscallEntry{Action: ir.Notify, Reason: reasonInterfaces}

@@ -395,7 +395,8 @@ func TestDenyWins(t *testing.T) {
 // The supervisor answers what asks for interfaces, and no more of netlink.
 func TestNetlink(t *testing.T) {
 	const netlink, raw, dgram, stream, flags = 16, 3, 2, 1, 0x80800
-	supervised, alone := seccomp.Request{UDP: true, UnixSockets: true}, seccomp.Request{UDP: true, UnixSockets: true, NoSupervisor: true}
+	supervised := seccomp.Request{UDP: true, UnixSockets: true, UsesNetwork: true}
+	alone := seccomp.Request{UDP: true, UnixSockets: true, UsesNetwork: true, NoSupervisor: true}
 	for _, row := range []struct {
 		call
 		want, alone ir.Action
@@ -420,6 +421,8 @@ func TestNetlink(t *testing.T) {
 	denied := seccomp.Request{Deny: []seccomp.Named{{Name: "socket"}}}
 	expect(t, denied, sys("bind", 3, 0, 12), allow)
 	expect(t, denied, sys("getsockname", 3), allow)
+	expect(t, seccomp.Request{}, sys("getsockname", 3), allow)
+	expect(t, seccomp.Request{}, sys("socket", netlink, raw, 0), notify)
 }
 
 func TestTraps(t *testing.T) {

@@ -47,11 +47,13 @@ type Handler struct {
 	socket, bind, getsockname abi.Sysno
 	sockets                   map[uint64]*socket // by inode of the command's end
 	buffer                    [4096]byte
+	named                     bool // getsockname is answered
 }
 
-// New makes the handler. [Handler.Close] ends it.
-func New(arch abi.Arch, w Watcher, j supervise.Journal) *Handler {
-	h := &Handler{watcher: w, journal: j, sockets: map[uint64]*socket{}}
+// New makes the handler. [Handler.Close] ends it. named tells whether getsockname is notified; if not, it tells programs
+// nothing, which C libraries take for the port 0.
+func New(arch abi.Arch, w Watcher, j supervise.Journal, named bool) *Handler {
+	h := &Handler{watcher: w, journal: j, sockets: map[uint64]*socket{}, named: named}
 	h.socket, _ = abi.SyscallNumber(arch, "socket")
 	h.bind, _ = abi.SyscallNumber(arch, "bind")
 	h.getsockname, _ = abi.SyscallNumber(arch, "getsockname")
@@ -137,6 +139,9 @@ func (h *Handler) find(c *supervise.Call) *socket {
 // freePort is a port as the kernel would choose it (netlink_autobind): the caller's id if nobody has it, else a negative
 // number.
 func (h *Handler) freePort(wanted uint32) uint32 {
+	if !h.named {
+		return 0
+	}
 	port := wanted
 	for next := ^uint32(4096); h.taken(port, nil); next-- {
 		port = next
@@ -169,6 +174,7 @@ func (h *Handler) bindTo(c *supervise.Call, s *socket) supervise.Verdict {
 	switch {
 	case binary.NativeEndian.Uint16(address[:]) != unix.AF_NETLINK, s.bound && port != 0 && port != s.port:
 		return supervise.Errno(unix.EINVAL)
+	case !h.named:
 	case port != 0 && h.taken(port, s):
 		return supervise.Errno(unix.EADDRINUSE)
 	case port != 0:

@@ -36,7 +36,7 @@ type setting struct {
 
 func newSetting(t *testing.T) *setting {
 	s := &setting{watcher: watcher{}, memory: supervisetest.Memory{Bytes: make([]byte, 64)}}
-	s.Handler = New(abi.AMD64, s.watcher, &s.events)
+	s.Handler = New(abi.AMD64, s.watcher, &s.events, true)
 	t.Cleanup(s.Close)
 	return s
 }
