@@ -51,6 +51,7 @@ func (w workshop) build() error {
 		"policies/minimal.cue": "minimal.sbx",
 		"bench/overhead.cue":   "overhead.sbx",
 		"bench/handlers.cue":   "handlers.sbx",
+		"bench/network.cue":    "network.sbx",
 	} {
 		if err := run(w.path("sandlock-compile"), policy, "-o", w.path(artifact)); err != nil {
 			return err

@@ -19,15 +19,16 @@ import (
 func main() {
 	runs := flag.Int("runs", 200, "rounds of the start-up comparison; 0 leaves it out")
 	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
+	network := flag.Bool("network", false, "measure connections, datagrams and redis, and nothing else")
 	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
-	if err := bench(*runs, *out, *share); err != nil {
+	if err := bench(*runs, *out, *share, *network); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, out string, share bool) error {
+func bench(runs int, out string, share, network bool) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return err
@@ -46,6 +47,14 @@ func bench(runs int, out string, share bool) error {
 		return nil
 	}
 	report := Report{Host: host(), Runs: runs}
+	if network {
+		progress("network")
+		if report.Traffic, err = w.measureTraffic(); err != nil {
+			return err
+		}
+		report.traffic(os.Stdout)
+		return nil
+	}
 	if runs > 0 {
 		progress("start-up: %d rounds", runs)
 		contenders, gaps := w.contenders()
@@ -63,6 +72,10 @@ func bench(runs int, out string, share bool) error {
 		return err
 	}
 	if report.Crowds, err = w.measureCrowds(); err != nil {
+		return err
+	}
+	progress("network")
+	if report.Traffic, err = w.measureTraffic(); err != nil {
 		return err
 	}
 	progress("compiler, size and memory")

@@ -21,6 +21,7 @@ type Report struct {
 	Calls    []Call
 	Notified []Notified
 	Crowds   []Crowd
+	Traffic  []Traffic
 	Single   []Single
 	Gaps     []string // contenders that could not be run
 }
@@ -63,6 +64,7 @@ func (r *Report) markdown(w io.Writer) {
 			c.Inside/c.Bare, c.Inside/c.Filtered, c.Target)
 	}
 	r.notified(w)
+	r.traffic(w)
 	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
 	for _, s := range r.Single {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)
@@ -90,6 +92,22 @@ func (r *Report) notified(w io.Writer) {
 	fmt.Fprintf(w, "\n| %d threads at once | p50 µs | p99 µs | p50 to C | p99 to C |\n|---|---:|---:|---:|---:|\n", crowdThreads)
 	for _, c := range r.Crowds {
 		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f × | %.2f × |\n", c.Name, c.P50/1e3, c.P99/1e3, c.P50/r.Crowds[0].P50, c.P99/r.Crowds[0].P99)
+	}
+}
+
+// traffic writes what the network gets done. A ratio below 1 is worse than bare.
+func (r *Report) traffic(w io.Writer) {
+	fmt.Fprintf(w, "\n| network | unit | bare | inside | ratio | target |\n|---|---|---:|---:|---:|---|\n")
+	for _, t := range r.Traffic {
+		if t.Gap != "" {
+			fmt.Fprintf(w, "| %s | not measured: %s | | | | |\n", t.Name, t.Gap)
+			continue
+		}
+		share := t.Inside / t.Bare
+		if !t.Higher {
+			share = t.Bare / t.Inside
+		}
+		fmt.Fprintf(w, "| %s | %s | %.4g | %.4g | %.2f | %s |\n", t.Name, t.Unit, t.Bare, t.Inside, share, t.Target)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/netlink"
+	"github.com/sandlock-go/sandlock/exec/handler/parentdeath"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
 	"github.com/sandlock-go/sandlock/exec/handler/restart"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -41,6 +42,7 @@ type wired struct {
 //	explain    it only watches, or answers what the filter would have refused without asking
 //	throttle   the fork family: it only notes that the tree is about to grow
 //	processes  the fork family
+//	parentdeath  prctl(PR_SET_PDEATHSIG)
 //	restart    rt_sigaction of SIGCHLD
 //	clock      the time of day, and waits until one
 //	random     getrandom, and opens of the random devices; all other opens are passed on
@@ -92,6 +94,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		w.list = append(w.list, h)
 		w.refuseForks, limits.processes = h.Close, h
 		loop.AtEnd(h.Release)
+	}
+	if s.notifies("prctl") {
+		w.list = append(w.list, parentdeath.New(s.arch, child.PID))
 	}
 	if s.notifies("rt_sigaction") {
 		w.list = append(w.list, restart.New(s.arch))

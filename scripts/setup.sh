@@ -28,6 +28,12 @@ need node nodejs
 need /usr/bin/java default-jre-headless
 need strace strace
 need ssh-keygen openssh-client
+need curl curl
+need git git
+need redis-server redis-server
+need /usr/sbin/nginx nginx-light
+need /usr/lib/postgresql postgresql
+need /usr/lib/python3/dist-packages/requests python3-requests
 
 if [ ${#packages[@]} -gt 0 ]; then
 	echo "setup: installing ${packages[*]}"

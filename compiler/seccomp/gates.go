@@ -168,16 +168,18 @@ const (
 )
 
 func (b *builder) prctl() ir.SyscallEntry {
-	eperm := b.deny(abi.EPERM)
+	eperm, deathSignal := b.deny(abi.EPERM), ir.Notify
 	var clauses []ir.Clause
 	if b.req.NoSupervisor {
+		deathSignal = eperm
 		// A supervisor that is started inside hides itself; no supervisor outside needs to look in.
 		clauses = append(clauses, when(ir.Allow, "a nested supervisor hides itself", is(0, prSetDumpable),
 			ir.Cond{Arg: 1, Op: ir.OpEq, Mask: math.MaxUint64, Value: 0}))
 	}
 	return ir.SyscallEntry{Action: ir.Allow, Clauses: append(clauses,
-		// The death of the supervisor must kill the command; any other value would clear that.
-		when(eperm, "default deny: parent-death signal", is(0, prSetPdeathsig),
+		// The death of the supervisor must kill the command, and any other value would clear that. What other processes
+		// set is their own (exec/handler/parentdeath).
+		when(deathSignal, "parent-death signal: the command keeps its own", is(0, prSetPdeathsig),
 			ir.Cond{Arg: 1, Op: ir.OpNe, Mask: math.MaxUint64, Value: sigkill}),
 		when(eperm, "default deny: process attributes", is(0, prSetDumpable)),
 		when(eperm, "default deny: process attributes", is(0, prSetSecurebits)),

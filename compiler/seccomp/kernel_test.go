@@ -37,7 +37,7 @@ var probes = []call{
 	sys("setsockopt", 1<<30, 6, 1),
 	sys("ioctl", 1<<30, 0x5412), sys("ioctl", 1<<30, 0x5412|dirty), sys("ioctl", 1<<30, 0x8912), sys("ioctl", 1<<30, 0x8946|dirty),
 	sys("ioctl", 1<<30, 0x40086602), sys("ioctl", 1<<30, 0x5401), sys("ioctl", 1<<30, 0x894b),
-	sys("prctl", 4, 1), sys("prctl", 1, 0), sys("prctl", 28|dirty), sys("prctl", 0x59616d61), sys("prctl", 2, 0), sys("prctl", 3),
+	sys("prctl", 4, 1), sys("prctl", 1, 9), sys("prctl", 28|dirty), sys("prctl", 0x59616d61), sys("prctl", 2, 0), sys("prctl", 3),
 	sys("prlimit64", 1, 7), sys("prlimit64", 0, 7), sys("prlimit64", dirty, 7), sys("setpriority", 2, 0, 0),
 	sys("setpriority", 0, 1, 0), sys("sched_setaffinity", 1, 0, 0), sys("sched_setaffinity", 0, 0, 0), sys("ioprio_set", 3, 0),
 	sys("madvise", 0, 0, 99), sys("madvise", 0, 0, 12), sys("tee", 1<<30, 1<<30, 1<<40), sys("tee", 1<<30, 1<<30, 1),

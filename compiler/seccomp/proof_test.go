@@ -173,10 +173,10 @@ func TestHotCallsAreCached(t *testing.T) {
 
 // A policy pays for what it uses: with nothing but a limit on processes, only the fork family is notified, and
 // of rt_sigaction only a handler for SIGCHLD, which could interrupt it. Of socket and bind only
-// netlink's are, whose registers show that.
+// netlink's are, and of prctl the parent-death signal: registers show that.
 func TestMinimalNotifiesTheForkFamilyOnly(t *testing.T) {
 	want := map[string]bool{
-		"clone": true, "fork": true, "vfork": true, "rt_sigaction": true, "socket": true, "bind": true,
+		"clone": true, "fork": true, "vfork": true, "rt_sigaction": true, "socket": true, "bind": true, "prctl": true,
 	}
 	limited := seccomp.Request{ProcessLimit: true}
 	expect(t, limited, sys("rt_sigaction", 17, 0x1000), notify)

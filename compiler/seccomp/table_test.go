@@ -305,9 +305,13 @@ func TestPrctl(t *testing.T) {
 			expect(t, req, sys("prctl", op|dirty, 1), eperm)
 		}
 		expect(t, req, sys("prctl", 1, 9), allow)
-		expect(t, req, sys("prctl", 1, 0), eperm)
-		expect(t, req, sys("prctl", 1, 15), eperm)
-		expect(t, req, sys("prctl", 1, 9|dirty), eperm)
+		deathSignal := notify
+		if req.NoSupervisor {
+			deathSignal = eperm
+		}
+		expect(t, req, sys("prctl", 1, 0), deathSignal)
+		expect(t, req, sys("prctl", 1|dirty, 15), deathSignal)
+		expect(t, req, sys("prctl", 1, 9|dirty), deathSignal)
 		expect(t, req, sys("prctl", 2), allow)      // PR_GET_PDEATHSIG
 		expect(t, req, sys("prctl", 15), allow)     // PR_SET_NAME
 		expect(t, req, sys("prctl", 38, 1), allow)  // PR_SET_NO_NEW_PRIVS

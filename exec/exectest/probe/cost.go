@@ -50,6 +50,37 @@ var costCommands = []command{
 			}
 		})
 	}},
+	// Streams are reset, so that ports do not run out.
+	{"connect-loop", "N ADDRESS NONBLOCK", 3, func(args []string) outcome {
+		domain, to := sockaddr(args[1])
+		kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+		if args[2] == "1" {
+			kind |= unix.SOCK_NONBLOCK
+		}
+		return cost(args[0], func() outcome {
+			fd, err := unix.Socket(domain, kind, 0)
+			if err != nil {
+				return failedAt("socket", err)
+			}
+			defer unix.Close(fd)
+			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+				return failedAt("linger", err)
+			}
+			if err := unix.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
+				return result(err)
+			}
+			return succeeded
+		})
+	}},
+	{"datagram-loop", "N ADDRESS", 2, func(args []string) outcome {
+		domain, to := sockaddr(args[1])
+		fd, err := unix.Socket(domain, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return failedAt("socket", err)
+		}
+		data := make([]byte, 64)
+		return cost(args[0], func() outcome { return result(unix.Sendto(fd, data, 0, to)) })
+	}},
 	{"clone-loop", "N", 1, func(args []string) outcome {
 		return cost(args[0], func() outcome { return cloneOnce(0) })
 	}},
