@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/socket"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 )
 
@@ -14,61 +15,61 @@ const patience = 2 * time.Millisecond
 
 // connect carries out connect(2).
 func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
-	var to address
-	if err := to.read(c, c.Args[1], c.Arg32(2)); err != nil {
+	var to socket.Address
+	if err := to.Read(c, c.Args[1], c.Arg32(2)); err != nil {
 		return supervise.FromError(err)
 	}
-	s, err := pin(c, c.Arg32(0))
+	s, err := socket.Pin(c, c.Arg32(0))
 	if err != nil {
 		return supervise.FromError(err)
 	}
 	switch {
-	case s.internet():
+	case s.Internet():
 		return h.connectInternet(c, s, &to)
-	case s.domain == unix.AF_UNIX:
+	case s.Domain == unix.AF_UNIX:
 		return h.connectUnix(c, s, &to)
 	}
-	defer s.close()
+	defer s.Close()
 	return h.refuse(c, "", unix.EAFNOSUPPORT, "sockets of this family connect nowhere")
 }
 
-func (h *Handler) connectInternet(c *supervise.Call, s socket, to *address) supervise.Verdict {
+func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket.Address) supervise.Verdict {
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
-	if to.family() == unix.AF_UNSPEC {
+	if to.Family() == unix.AF_UNSPEC {
 		// Takes the destination back (connect(2)).
-		defer s.close()
-		return supervise.FromError(kernel.Connect(s.fd, to.bytes()))
+		defer s.Close()
+		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
 	}
-	destination, ok := to.internet()
+	destination, ok := to.Internet()
 	if !ok {
-		defer s.close()
-		return supervise.FromError(kernel.Connect(s.fd, to.bytes())) // for the errno: the kernel takes no such address either
+		defer s.Close()
+		return supervise.FromError(kernel.Connect(s.FD, to.Bytes())) // for the errno: the kernel takes no such address either
 	}
-	if !h.allowed(c, s.transport(), destination) {
-		s.close()
+	if !h.allowed(c, s.Transport(), destination) {
+		s.Close()
 		return supervise.Errno(h.policy.Refusal)
 	}
-	if s.protocol != unix.IPPROTO_TCP {
-		defer s.close()
-		return supervise.FromError(kernel.Connect(s.fd, to.bytes()))
+	if s.Protocol != unix.IPPROTO_TCP {
+		defer s.Close()
+		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
 	}
 	return h.connectStream(s, to)
 }
 
 // connectStream connects without waiting; where the caller would wait, its call does.
-func (h *Handler) connectStream(s socket, to *address) supervise.Verdict {
-	blocks, flags, err := s.blocks()
+func (h *Handler) connectStream(s socket.Socket, to *socket.Address) supervise.Verdict {
+	blocks, flags, err := s.Blocks()
 	if err != nil {
-		s.close()
+		s.Close()
 		return supervise.FromError(err)
 	}
 	if !blocks {
-		defer s.close()
-		return supervise.FromError(interruptedInProgress(kernel.Connect(s.fd, to.bytes())))
+		defer s.Close()
+		return supervise.FromError(interruptedInProgress(kernel.Connect(s.FD, to.Bytes())))
 	}
-	if err = s.attempt(flags, to); !unfinished(err) {
-		s.close()
+	if err = attempt(&s, flags, to); !unfinished(err) {
+		s.Close()
 		return supervise.FromError(err)
 	}
 	return h.awaitConnection(s, *to, flags)
@@ -76,37 +77,37 @@ func (h *Handler) connectStream(s socket, to *address) supervise.Verdict {
 
 // awaitConnection waits until the socket is connected or has failed. The second connect then says which, and leaves the
 // socket as a waiting connect would (connected, not connecting).
-func (h *Handler) awaitConnection(s socket, to address, flags int) supervise.Verdict {
-	return supervise.WaitFD(s.fd, unix.EPOLLOUT, s.timeout(), func(_ *supervise.Call, ready bool) supervise.Verdict {
+func (h *Handler) awaitConnection(s socket.Socket, to socket.Address, flags int) supervise.Verdict {
+	return supervise.WaitFD(s.FD, unix.EPOLLOUT, s.Timeout(), func(_ *supervise.Call, ready bool) supervise.Verdict {
 		h.alarm.Set(patience)
 		defer h.alarm.Clear()
 		if !ready {
-			s.close()
+			s.Close()
 			return supervise.Errno(unix.EINPROGRESS) // what SO_SNDTIMEO makes of connect
 		}
-		err := s.attempt(flags, &to)
+		err := attempt(&s, flags, &to)
 		if unfinished(err) {
 			return h.awaitConnection(s, to, flags)
 		}
-		s.close()
+		s.Close()
 		return supervise.FromError(err)
 	}).Interrupted(func(*supervise.Call) supervise.Verdict {
-		s.close() // the connection is still being made; who calls connect again waits for it
+		s.Close() // the connection is still being made; who calls connect again waits for it
 		return supervise.Restart()
 	})
 }
 
 // attempt connects without waiting on a socket that waits. Others who have the socket see O_NONBLOCK for that moment:
 // connect(2) has no flag for a single call. The second connect finds a connection of the own machine made already.
-func (s *socket) attempt(flags int, to *address) error {
-	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
+func attempt(s *socket.Socket, flags int, to *socket.Address) error {
+	if _, err := unix.FcntlInt(uintptr(s.FD), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
 		return err
 	}
-	err := kernel.Connect(s.fd, to.bytes())
+	err := kernel.Connect(s.FD, to.Bytes())
 	if err == unix.EINPROGRESS {
-		err = kernel.Connect(s.fd, to.bytes())
+		err = kernel.Connect(s.FD, to.Bytes())
 	}
-	if _, back := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags); back != nil {
+	if _, back := unix.FcntlInt(uintptr(s.FD), unix.F_SETFL, flags); back != nil {
 		return back
 	}
 	return interruptedInProgress(err)

@@ -8,7 +8,7 @@
 // Nothing blocks the loop: whatever would wait, waits for its descriptor (supervise.WaitFD), and an alarm ends a system call
 // that a caller has made block by changing its socket at the same time.
 //
-// Read next: address.go (what the caller wrote), socket.go (what it wrote it to), connect.go, send.go, unix.go.
+// Read next: exec/socket (what the caller wrote, and what it wrote it to), connect.go, send.go, unix.go.
 package network
 
 import (

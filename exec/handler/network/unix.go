@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/socket"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/query"
 )
@@ -14,8 +15,8 @@ import (
 // unixTarget pins the socket that a path leads to, from where the caller stands, and decides about it by where it is, not
 // by how it was named. The address through leads to the pinned socket as long as the pin is open: whatever happens to
 // names meanwhile, it is the one that was decided about. The error is what the call fails with.
-func (h *Handler) unixTarget(c *supervise.Call, to *address) (pin kernel.Pin, through address, err error) {
-	path, ok := to.path()
+func (h *Handler) unixTarget(c *supervise.Call, to *socket.Address) (pin kernel.Pin, through socket.Address, err error) {
+	path, ok := to.Path()
 	if !ok {
 		return pin, through, unix.EINVAL
 	}
@@ -31,7 +32,7 @@ func (h *Handler) unixTarget(c *supervise.Call, to *address) (pin kernel.Pin, th
 		pin.Close()
 		return kernel.Pin{}, through, err
 	}
-	through.setPath(pin.SelfPath())
+	through.SetPath(pin.SelfPath())
 	return pin, through, nil
 }
 
@@ -58,26 +59,20 @@ func (h *Handler) mayReach(c *supervise.Call, pin *kernel.Pin) error {
 	return unix.EACCES
 }
 
-// setPath makes the address that of a path, which must be short.
-func (a *address) setPath(path string) {
-	a.setFamily(unix.AF_UNIX)
-	a.size = 2 + copy(a.raw[2:len(a.raw)-1], path) + 1
-}
-
 // connectUnix connects to the socket at a path; the peer sees the executor's pid in SO_PEERCRED, and the caller's uid and
 // gid, which are the executor's. An abstract name means sockets of the sandbox alone: the executor's Landlock domain sees
 // to that.
-func (h *Handler) connectUnix(c *supervise.Call, s socket, to *address) supervise.Verdict {
+func (h *Handler) connectUnix(c *supervise.Call, s socket.Socket, to *socket.Address) supervise.Verdict {
 	if h.policy.Unix == nil {
-		defer s.close()
+		defer s.Close()
 		return h.refuse(c, "unix", unix.EACCES, "unix sockets cannot be reached")
 	}
-	if to.abstract() || to.family() != unix.AF_UNIX || to.size <= 2 {
+	if to.Abstract() || to.Family() != unix.AF_UNIX || to.Size() <= 2 {
 		return h.attemptUnix(s, kernel.Pin{FD: -1}, *to, 0)
 	}
 	pin, through, err := h.unixTarget(c, to)
 	if err != nil {
-		s.close()
+		s.Close()
 		return supervise.FromError(err)
 	}
 	return h.attemptUnix(s, pin, through, 0)
@@ -90,22 +85,22 @@ const (
 )
 
 // attemptUnix connects without waiting, and again later where the caller would wait. waited is how long it has.
-func (h *Handler) attemptUnix(s socket, pin kernel.Pin, to address, waited time.Duration) supervise.Verdict {
+func (h *Handler) attemptUnix(s socket.Socket, pin kernel.Pin, to socket.Address, waited time.Duration) supervise.Verdict {
 	release := func() {
-		s.close()
+		s.Close()
 		if pin.FD >= 0 {
 			pin.Close()
 		}
 	}
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
-	blocks, flags, err := s.blocks()
+	blocks, flags, err := s.Blocks()
 	if err == nil && blocks {
-		err = s.attempt(flags, &to)
+		err = attempt(&s, flags, &to)
 	} else if err == nil {
-		err = kernel.Connect(s.fd, to.bytes())
+		err = kernel.Connect(s.FD, to.Bytes())
 	}
-	limit := s.timeout()
+	limit := s.Timeout()
 	if err != unix.EAGAIN && err != unix.EINPROGRESS || !blocks || limit > 0 && waited >= limit {
 		release()
 		return supervise.FromError(err)
