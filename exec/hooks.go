@@ -35,6 +35,7 @@ type HandlerFunc func(*Call) Verdict
 type hooks struct {
 	handlers []userHandler
 	event    func(Event) Outcome
+	bound    func(Port)
 }
 
 // Event is a call that the policy's dynamic rules look at and let through, before it is carried out.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/handler/network"
+	"github.com/sandlock-go/sandlock/exec/handler/ports"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -63,12 +64,17 @@ func (s *sandbox) bindNet() (problems []string) {
 // maxOwnPorts bounds the rules of the executor's ruleset; a policy with more ports leaves its connections unguarded there.
 const maxOwnPorts = 4096
 
+// describeAt names the rule of a ruling and its place in the policy.
+func (s *sandbox) describeAt(r query.Ruling) (rule, origin string) {
+	return s.describe(r), where(s.program, r.Origin)
+}
+
 // ownNet returns the rights of Landlock that the executor must not be without: it connects and binds in place of the
 // command. Where the policy lists ports the executor, too, keeps to them.
 func (s *sandbox) ownNet() (rights uint64) {
 	n := &s.net
 	if n.PortRemap {
-		rights |= abi.NetBindTCP
+		rights |= abi.NetBindTCP | abi.NetConnectTCP // real ports are any
 	}
 	if !n.DecidesDestinations() {
 		return rights
@@ -113,28 +119,31 @@ func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
 }
 
 // network wires what connects and sends in place of the command.
-func (s *sandbox) network(w *wired, j supervise.Journal) error {
+func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error {
 	if !s.notifies("connect") {
 		return nil
 	}
 	table := query.NewNetwork(&s.net, s.net.Fixed, func(string) (uint16, bool) { return 0, false })
-	p := network.Policy{
+	policy := network.Policy{
 		Decide: func(protocol ir.Protocols, to netip.AddrPort) bool {
 			allowed, _ := table.Decide(protocol, to)
 			return allowed
 		},
 		Explain:  table.Ask,
 		Refusal:  unix.ECONNREFUSED, // as if nobody were there
-		Describe: func(r query.Ruling) (string, string) { return s.describe(r), where(s.program, r.Origin) },
+		Describe: s.describeAt,
 	}
 	if !s.net.DecidesDestinations() {
-		p.Decide = func(protocol ir.Protocols, to netip.AddrPort) bool { return s.byLandlock(protocol, to).Allowed }
-		p.Explain, p.Refusal = s.byLandlock, unix.EACCES // as Landlock itself refuses
+		policy.Decide = func(protocol ir.Protocols, to netip.AddrPort) bool { return s.byLandlock(protocol, to).Allowed }
+		policy.Explain, policy.Refusal = s.byLandlock, unix.EACCES // as Landlock itself refuses
 	}
 	if s.net.Unix != ir.UnixNone {
-		p.Unix = func(path string) query.Ruling { return query.UnixSocket(&s.net, &s.reach, path) }
+		policy.Unix = func(path string) query.Ruling { return query.UnixSocket(&s.net, &s.reach, path) }
 	}
-	h, err := network.New(s.arch, p, j)
+	if p != nil {
+		policy.Translate = p.Translate
+	}
+	h, err := network.New(s.arch, policy, j)
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}

@@ -65,7 +65,8 @@ func Run(o Options) (Result, error) {
 
 func newSandbox(o Options) (*sandbox, error) {
 	p := o.Artifact.Program
-	s := &sandbox{options: o, program: p, needsRealPaths: o.Explain || p.Determinism.Random || p.Limits.MachineFiles || p.HeldEvents()&ir.EventFile != 0}
+	s := &sandbox{options: o, program: p}
+	s.needsRealPaths = o.Explain || p.Determinism.Random || p.Limits.MachineFiles || p.HeldEvents()&ir.EventFile != 0 || makesSockets(&p.Net)
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
 		s.arch = arch

@@ -43,8 +43,7 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 		return nil, &SetupError{[]string{"confine the executor: " + err.Error()}}
 	}
 	r = &running{s: s, plan: plan, signals: -1}
-	if s.shared && len(s.rules) > 0 {
-		// Files that rules have opened on behalf are created with their creators' masks.
+	if s.masks() {
 		if err := kernel.UnshareFS(); err != nil {
 			return nil, &SetupError{[]string{err.Error()}}
 		}
@@ -74,7 +73,7 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	s := r.s
 	r.loop, err = supervise.NewLoop(kernel.Listener{FD: r.child.Listener}, r.child.PIDFD, func() error {
-		if s.shared && len(s.rules) > 0 {
+		if s.masks() {
 			if err := kernel.UnshareFS(); err != nil {
 				return err
 			}
@@ -148,6 +147,12 @@ func (r *running) serve() (Result, error) {
 func exitLine(r Result) audit.Line {
 	ms := r.Duration.Milliseconds()
 	return audit.Line{Event: "exit", Code: &r.Code, Millis: &ms, Detached: r.Killed}
+}
+
+// masks reports whether the supervisor's threads each need a umask of their own: files that rules have opened and sockets
+// that are bound on behalf are made with their makers' masks.
+func (s *sandbox) masks() bool {
+	return s.shared && len(s.rules) > 0 || makesSockets(&s.net)
 }
 
 // confineThread puts the calling thread under the executor's own ruleset.

@@ -50,6 +50,7 @@ type wired struct {
 //	memory     mmap, brk and the other calls that ask for memory
 //	machine    sched_getaffinity, sysinfo, and opens of files that tell of the machine; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
+//	ports      bind; where ports are virtual also getsockname and getpeername
 //	network    connect, sendto, sendmsg, sendmmsg
 //	listen     listen
 //	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
@@ -113,11 +114,15 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}
-	if err := s.network(&w, j); err != nil {
+	ports, err := s.ports(&w, grants, j)
+	if err != nil {
+		return w, err
+	}
+	if err := s.network(&w, ports, j); err != nil {
 		return w, err
 	}
 	if s.notifies("listen") {
-		w.list = append(w.list, listen.New(s.arch, s.mayBind, j))
+		w.list = append(w.list, listen.New(s.arch, s.listens(ports), j))
 	}
 	if s.notifies("socket") {
 		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))

@@ -181,13 +181,17 @@ func trapSockets(u *Unit) {
 		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: names, Reason: reason, Origin: origin, Clauses: clauses})
 	}
 	field, origin := destinationField(n), n.Origin
-	if unixGate && !n.DecidesDestinations() {
+	switch {
+	case n.DecidesDestinations():
+	case unixGate:
 		field, origin = "network.unix", n.UnixOrigin
+	case n.PortRemap:
+		field, origin = "network.port_remap", n.RemapOrigin
 	}
-	if n.DecidesDestinations() || unixGate {
+	if n.DecidesDestinations() || unixGate || n.PortRemap {
 		trap(field+": the supervisor connects", origin, nil, "connect")
 	}
-	if unixGate || n.RestrictsDatagrams() {
+	if unixGate || n.RestrictsDatagrams() || n.PortRemap && u.Filter.UDP {
 		unaddressed := settled("no destination is named", cond(4, ir.OpEq, all, 0))
 		trap(field+": the supervisor sends", origin, []ir.Clause{unaddressed}, "sendto")
 		trap(field+": the supervisor sends", origin, nil, "sendmsg", "sendmmsg")

@@ -91,6 +91,9 @@ func notifyFields(u *Unit) []string {
 	if n.Unix != ir.UnixNone && notifies(u.Program, "connect") {
 		fields = append(fields, "network.unix")
 	}
+	if n.PortRemap {
+		fields = append(fields, "network.port_remap")
+	}
 	if len(u.Program.Rules) > 0 {
 		fields = append(fields, "rules")
 	}

@@ -241,8 +241,8 @@ func callersOwn(tid int, path string) (base *Pin, rest string, err error) {
 	case "cwd", "root", "exe":
 		link = first
 	case "fd":
-		number, more, _ := strings.Cut(after, "/")
-		if n, err := strconv.ParseUint(number, 10, 31); err == nil && more != "" {
+		number, more, deeper := strings.Cut(after, "/")
+		if n, err := strconv.ParseUint(number, 10, 31); err == nil && deeper {
 			link, after = "fd/"+strconv.FormatUint(n, 10), more
 		}
 	}

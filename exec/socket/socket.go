@@ -24,20 +24,28 @@ func Pin(c *supervise.Call, descriptor int32) (s Socket, err error) {
 	if s.FD, err = kernel.DuplicateFD(c.TID, int(descriptor)); err != nil {
 		return s, err
 	}
-	for _, o := range []struct {
-		name  int
-		value *int
-	}{{unix.SO_DOMAIN, &s.Domain}, {unix.SO_TYPE, &s.Kind}, {unix.SO_PROTOCOL, &s.Protocol}} {
-		if *o.value, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, o.name); err != nil {
-			s.Close()
-			return s, err // ENOTSOCK
-		}
+	if err = s.Identify(); err != nil {
+		s.Close()
+		return s, err
 	}
 	if !c.Valid() {
 		s.Close()
 		return s, unix.ESRCH
 	}
 	return s, nil
+}
+
+// Identify asks the kernel what kind of socket FD is. It fails with ENOTSOCK for none.
+func (s *Socket) Identify() (err error) {
+	for _, o := range []struct {
+		name  int
+		value *int
+	}{{unix.SO_DOMAIN, &s.Domain}, {unix.SO_TYPE, &s.Kind}, {unix.SO_PROTOCOL, &s.Protocol}} {
+		if *o.value, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, o.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the duplicate. The caller waits for its answer and still has its own, so this is not the last, unless it

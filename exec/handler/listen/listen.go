@@ -1,4 +1,4 @@
-// Package listen keeps listen(2) within network.allow_bind: on a socket that was never bound the kernel picks a port
+// Package listen keeps listen(2) within network.allow_bind and network.deny_bind: on a socket that was never bound the kernel picks a port
 // by itself, and Landlock is not asked (spec: the autobind hole).
 //
 // It answers listen. The socket is duplicated, its port looked at, and the call made on the duplicate, so a descriptor
@@ -13,18 +13,30 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
+// Policy is what the gate asks.
+type Policy struct {
+	// May says whether a port may be listened on; 0 stands for one that the kernel is still to pick.
+	May func(port uint16) bool
+	// Virtual returns the port by which the policy knows the one that a socket is bound to. nil: they are the same.
+	Virtual func(fd int, port uint16) uint16
+	// Assign binds a socket to a port that the kernel picks, if any will not do. nil: the kernel does.
+	Assign func(fd int) error
+	// Rule is the policy's list that decides.
+	Rule string
+}
+
 // Handler is the listen gate of one sandbox.
 type Handler struct {
-	mayBind func(port uint16) bool
+	policy  Policy
 	call    abi.Sysno
 	journal supervise.Journal
 	closer  supervise.Closer
 }
 
-// New makes the gate. mayBind says whether a port may be bound; port 0 stands for an ephemeral one.
-func New(arch abi.Arch, mayBind func(port uint16) bool, j supervise.Journal) *Handler {
+// New makes the gate.
+func New(arch abi.Arch, p Policy, j supervise.Journal) *Handler {
 	nr, _ := abi.SyscallNumber(arch, "listen")
-	return &Handler{mayBind: mayBind, call: nr, journal: j}
+	return &Handler{policy: p, call: nr, journal: j}
 }
 
 // Name is the concern.
@@ -49,6 +61,11 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if !h.allowed(fd) {
 		return h.deny(c)
 	}
+	if h.policy.Assign != nil && unbound(fd) {
+		if err := h.policy.Assign(fd); err != nil {
+			return supervise.FromError(err)
+		}
+	}
 	if err := unix.Listen(fd, int(c.Arg32(1))); err != nil {
 		return supervise.FromError(err)
 	}
@@ -67,23 +84,41 @@ func (h *Handler) allowed(fd int) bool {
 	if err != nil {
 		return false
 	}
-	port := 0
-	switch a := addr.(type) {
-	case *unix.SockaddrInet4:
-		port = a.Port
-	case *unix.SockaddrInet6:
-		port = a.Port
-	default:
+	port, ok := portOf(addr)
+	if !ok {
 		return true
 	}
-	// A bound port was checked by Landlock at bind; where ephemeral ports are granted any port may be one.
-	return h.mayBind(0) || port != 0 && h.mayBind(uint16(port))
+	if port != 0 && h.policy.Virtual != nil {
+		port = h.policy.Virtual(fd, port)
+	}
+	return h.policy.May(port)
+}
+
+// unbound reports whether an internet socket has no port yet.
+func unbound(fd int) bool {
+	addr, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	port, ok := portOf(addr)
+	return ok && port == 0
+}
+
+// portOf returns the port of an internet address.
+func portOf(addr unix.Sockaddr) (port uint16, ok bool) {
+	switch a := addr.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(a.Port), true
+	case *unix.SockaddrInet6:
+		return uint16(a.Port), true
+	}
+	return 0, false
 }
 
 func (h *Handler) deny(c *supervise.Call) supervise.Verdict {
 	h.journal.Record(supervise.Event{
 		Kind: "denied", PID: c.TID, Syscall: "listen", Verdict: "EACCES",
-		Reason: "the socket is not bound to a port of network.allow_bind", Rule: "network.allow_bind",
+		Reason: "the socket is not bound to a port that " + h.policy.Rule + " lets it serve", Rule: h.policy.Rule,
 	})
 	return supervise.Errno(unix.EACCES)
 }

@@ -50,6 +50,7 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket
 		s.Close()
 		return supervise.Errno(h.policy.Refusal)
 	}
+	h.translate(s.Transport(), to, destination)
 	if s.Protocol != unix.IPPROTO_TCP {
 		defer s.Close()
 		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))

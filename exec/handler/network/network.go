@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/socket"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -33,6 +34,8 @@ type Policy struct {
 	Refusal unix.Errno
 	// Unix says whether the unix socket at a path may be reached. nil: none may.
 	Unix func(path string) query.Ruling
+	// Translate returns where an allowed destination really is, if that is another port of the own host. nil: nowhere else.
+	Translate func(protocol ir.Protocols, to netip.AddrPort) (netip.AddrPort, bool)
 	// Describe names the rule of a ruling and its place in the policy.
 	Describe func(query.Ruling) (rule, origin string)
 }
@@ -101,6 +104,16 @@ func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.Add
 		Verdict: unix.ErrnoName(h.policy.Refusal), Reason: r.Reason, Rule: rule, Origin: origin,
 	})
 	return false
+}
+
+// translate has an address that was decided about lead to the port that it really means.
+func (h *Handler) translate(protocol ir.Protocols, to *socket.Address, destination netip.AddrPort) {
+	if h.policy.Translate == nil {
+		return
+	}
+	if real, ok := h.policy.Translate(protocol, destination); ok {
+		to.SetPort(real.Port())
+	}
 }
 
 // refuse records why a call fails that no rule decides about.

@@ -1,0 +1,120 @@
+package ports
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/socket"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// Translate returns where a destination really is: a port of the own host that the sandbox has bound may be another one.
+// The decision about the destination must have been made before.
+func (h *Handler) Translate(protocol ir.Protocols, to netip.AddrPort) (netip.AddrPort, bool) {
+	if h.table == nil {
+		return to, false
+	}
+	port, ok := h.table.translate(protocol, to)
+	if !ok {
+		return to, false
+	}
+	return netip.AddrPortFrom(to.Addr(), port), true
+}
+
+// Virtual returns the port by which the sandbox knows the one that a socket is bound to.
+func (h *Handler) Virtual(fd int, port uint16) uint16 {
+	if h.table == nil {
+		return port
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return port
+	}
+	if p := h.table.cookies[cookie]; p != nil && p.Real == port {
+		return p.Virtual
+	}
+	return port
+}
+
+func (h *Handler) ownName(c *supervise.Call) supervise.Verdict  { return h.name(c, false) }
+func (h *Handler) peerName(c *supervise.Call) supervise.Verdict { return h.name(c, true) }
+
+// name answers for sockets whose address has a port that the sandbox knows by another number. The kernel answers for all
+// others, which decides nothing.
+func (h *Handler) name(c *supervise.Call, peer bool) supervise.Verdict {
+	asItIs := supervise.Continue(supervise.DecidedOnRegisters)
+	if h.table.mapped == 0 {
+		return asItIs
+	}
+	s, err := socket.Pin(c, c.Arg32(0))
+	if err != nil {
+		return asItIs
+	}
+	defer h.release(&s)
+	if !s.Internet() {
+		return asItIs
+	}
+	name, err := nameOf(s.FD, peer)
+	if err != nil {
+		return asItIs
+	}
+	at, ok := name.Internet()
+	if !ok {
+		return asItIs
+	}
+	port, ok := h.virtual(&s, at, peer)
+	if !ok {
+		return asItIs
+	}
+	name.SetPort(port)
+	return supervise.FromError(tell(c, name.Bytes()))
+}
+
+func (h *Handler) virtual(s *socket.Socket, at netip.AddrPort, peer bool) (uint16, bool) {
+	if peer {
+		if !at.Addr().Unmap().IsLoopback() {
+			return 0, false
+		}
+		return h.table.meant(s.Transport(), at)
+	}
+	cookie, err := unix.GetsockoptUint64(s.FD, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0, false
+	}
+	return h.table.named(s.Transport(), cookie, at)
+}
+
+func nameOf(fd int, peer bool) (*socket.Address, error) {
+	var b [socket.MaxAddress]byte
+	n, err := kernel.SocketName(fd, peer, b[:])
+	if err != nil {
+		return nil, err
+	}
+	name := new(socket.Address)
+	name.Set(b[:min(n, len(b))])
+	return name, nil
+}
+
+// tell writes an address as the kernel does (move_addr_to_user): as much of it as the caller has room for, and its whole
+// length.
+func tell(c *supervise.Call, name []byte) error {
+	var b [4]byte
+	if err := c.Bytes(c.Args[2], b[:]); err != nil {
+		return err
+	}
+	room := int32(binary.NativeEndian.Uint32(b[:]))
+	if room < 0 {
+		return unix.EINVAL
+	}
+	if n := min(int(room), len(name)); n > 0 {
+		if err := c.Write(c.Args[1], name[:n]); err != nil {
+			return err
+		}
+	}
+	binary.NativeEndian.PutUint32(b[:], uint32(len(name)))
+	return c.Write(c.Args[2], b[:])
+}

@@ -1,0 +1,79 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sandlock-go/sandlock/exec/handler/listen"
+	"github.com/sandlock-go/sandlock/exec/handler/metadata"
+	"github.com/sandlock-go/sandlock/exec/handler/ports"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// Port is a port that a sandbox has bound under network.port_remap: by the number that the sandbox knows, and by the one
+// that the host knows, which is another where the first was taken.
+type Port = ports.Port
+
+// OnBind has f called for each TCP and UDP port that the sandbox binds; the policy must have network.port_remap. f runs on
+// the supervisor's thread while the caller waits: it must not block. Set it before Start.
+func (c *Cmd) OnBind(f func(Port)) error {
+	if !c.artifact.Program.Net.PortRemap {
+		return errors.New("the policy does not set network.port_remap, so ports are bound without the supervisor")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != isNew {
+		return ErrStarted
+	}
+	c.hooks.bound = f
+	return nil
+}
+
+// bindsInPlace reports whether the supervisor binds the sockets of the command.
+func bindsInPlace(n *ir.Net) bool { return n.PortRemap || len(n.DenyBind) > 0 }
+
+// makesSockets reports whether some of them become files.
+func makesSockets(n *ir.Net) bool { return bindsInPlace(n) && n.Unix != ir.UnixNone }
+
+// ports wires what binds in place of the command; nil where the kernel decides alone.
+func (s *sandbox) ports(w *wired, grants metadata.Grants, j supervise.Journal) (*ports.Handler, error) {
+	if !bindsInPlace(&s.net) {
+		return nil, nil
+	}
+	h, err := ports.New(s.arch, ports.Policy{
+		Bind: func(protocol ir.Protocols, port uint16) query.Ruling {
+			return query.Bind(&s.net, &s.reach, protocol, port)
+		},
+		Ephemeral: s.bindsEphemeral(),
+		Describe:  s.describeAt,
+		Grants:    grants,
+		Virtual:   s.net.PortRemap,
+		OnBind:    s.options.hooks.bound,
+	}, j)
+	if err != nil {
+		return nil, fmt.Errorf("ports: %w", err)
+	}
+	w.list = append(w.list, h)
+	before := w.close
+	w.close = func() { before(); h.Close() }
+	return h, nil
+}
+
+// bindsEphemeral reports whether the kernel may pick any port for a socket that asks for none: where ports are listed, that
+// is port 0 in the list.
+func (s *sandbox) bindsEphemeral() bool { return len(s.net.DenyBind) == 0 && s.mayBind(0) }
+
+// listens is the policy of the listen gate.
+func (s *sandbox) listens(p *ports.Handler) listen.Policy {
+	ephemeral := s.bindsEphemeral()
+	policy := listen.Policy{May: func(port uint16) bool { return ephemeral || s.mayBind(port) }, Rule: "network.allow_bind"}
+	if len(s.net.DenyBind) > 0 {
+		policy.Rule = "network.deny_bind"
+	}
+	if p != nil {
+		policy.Virtual, policy.Assign = p.Virtual, p.Assign
+	}
+	return policy
+}
