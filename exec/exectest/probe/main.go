@@ -40,6 +40,9 @@ var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands,
 	execCommands, handleCommands, socketCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
 	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands, netlinkCommands,
+	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands, portCommands,
+	execCommands, handleCommands, socketCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
+	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands,
 }
 
 func main() {
