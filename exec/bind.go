@@ -205,6 +205,11 @@ func usedNames(p *ir.Program) map[string]bool {
 			used[r.Param] = true
 		}
 	}
+	for _, r := range p.Net.DenyBind {
+		if r.Param != "" {
+			used[r.Param] = true
+		}
+	}
 	return used
 }
 

@@ -78,8 +78,10 @@ func checkTemplates(c *checker) {
 	for _, it := range c.Network.Allow.Items {
 		c.ports(it.V.Ports, it.Origin)
 	}
-	for _, it := range c.Network.AllowBind.Items {
-		c.ports(it.V, it.Origin)
+	for _, l := range []policy.List[policy.PortSet]{c.Network.AllowBind, c.Network.DenyBind} {
+		for _, it := range l.Items {
+			c.ports(it.V, it.Origin)
+		}
 	}
 	for _, it := range c.Rules.Items {
 		c.path(it.V.If.Exe)

@@ -1,6 +1,8 @@
 package lower
 
 import (
+	"strings"
+
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -66,6 +68,10 @@ func destinationMechanisms(u *Unit, add adder) {
 	choice := "none"
 	if u.Program.Landlock.Handled.Net&abi.NetConnectTCP != 0 {
 		choice = "landlock"
+	}
+	if n.PortRemap {
+		choice = "notify, on behalf"
+		reason = strings.Replace(reason, "by the kernel", "by the supervisor, which connects", 1)
 	}
 	add("network.allow", choice, reason)
 }

@@ -71,7 +71,6 @@ var notifyingCalls = []struct{ field, call string }{
 	{"limits.num_cpus", "sched_getaffinity"},
 	{"limits.processes", "clone"},
 	{"network", "socket"},
-	{"network.allow_bind", "listen"},
 }
 
 func notifyFields(u *Unit) []string {
@@ -93,6 +92,12 @@ func notifyFields(u *Unit) []string {
 	}
 	if n.PortRemap {
 		fields = append(fields, "network.port_remap")
+	}
+	switch {
+	case len(n.DenyBind) > 0:
+		fields = append(fields, "network.deny_bind")
+	case notifies(u.Program, "listen"):
+		fields = append(fields, "network.allow_bind")
 	}
 	if len(u.Program.Rules) > 0 {
 		fields = append(fields, "rules")

@@ -37,12 +37,9 @@ type command struct {
 type outcome string
 
 var families = [][]command{
-	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands,
+	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands, portCommands,
 	execCommands, handleCommands, socketCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
 	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands, netlinkCommands,
-	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands, portCommands,
-	execCommands, handleCommands, socketCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
-	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands,
 }
 
 func main() {
