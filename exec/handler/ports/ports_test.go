@@ -183,14 +183,33 @@ func TestBoundAgain(t *testing.T) {
 
 func TestTableIsBounded(t *testing.T) {
 	tab := made(t)
-	for i := range uint16(300) {
-		unix.Close(entered(t, tab, ir.UDP, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), i+1).String(), i+1))
+	tab.most = 100
+	next := uint16(0)
+	bind := func() int {
+		next++
+		return entered(t, tab, ir.UDP, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), next).String(), next)
+	}
+	for range 500 {
+		unix.Close(bind())
 		if tab.full() {
 			t.Fatal("full of closed sockets")
 		}
 	}
 	if len(tab.cookies) > 64 {
 		t.Errorf("%d closed sockets are kept", len(tab.cookies))
+	}
+	var fds []int
+	for !tab.full() {
+		fds = append(fds, bind())
+	}
+	if len(fds) != tab.most || !tab.full() {
+		t.Errorf("full with %d sockets, want %d", len(fds), tab.most)
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	if tab.full() {
+		t.Error("still full when all are closed")
 	}
 }
 

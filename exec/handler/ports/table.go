@@ -36,6 +36,7 @@ type table struct {
 	cookies map[uint64]*bound
 	mapped  int // sockets whose real port is not the virtual one
 	tidy    int // size at which those that are gone are looked for
+	most    int // sockets that there is room for
 }
 
 // maxBound bounds the sockets of a sandbox that are bound at the same time.
@@ -46,7 +47,7 @@ func newTable() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &table{watch: watch, virtual: map[key][]*bound{}, real: map[key][]*bound{}, cookies: map[uint64]*bound{}, tidy: 64}, nil
+	return &table{watch: watch, virtual: map[key][]*bound{}, real: map[key][]*bound{}, cookies: map[uint64]*bound{}, tidy: 64, most: maxBound}, nil
 }
 
 func (t *table) close() { t.watch.Close() }
@@ -99,9 +100,9 @@ func (t *table) remove(p *bound) {
 func (t *table) full() bool {
 	if len(t.cookies) >= t.tidy {
 		t.sweep()
-		t.tidy = max(64, 2*len(t.cookies))
+		t.tidy = min(max(64, 2*len(t.cookies)), t.most)
 	}
-	return len(t.cookies) >= maxBound
+	return len(t.cookies) >= t.most
 }
 
 // sweep removes the sockets that are closed. If that cannot be told, none counts as open: nothing is translated to a port
