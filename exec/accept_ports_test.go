@@ -3,7 +3,6 @@ package exec_test
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -330,54 +329,64 @@ print(*{socket.create_connection(("127.0.0.1", port)).recv(10).decode() for _ in
 func Test_network_6_46_escape_50_same_port(t *testing.T) {
 	py := python(t)
 	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
-		port, host, _ := occupied(t)
-		a := remapped(t, b, port)
-		var answers []chan string
-		var begin []io.Closer
-		for _, name := range []string{"first", "second"} {
-			c := a.Command(bounded(t), py, "-c", serveScript, port, name)
-			in, inside := pipe(t)
-			out, outside := pipe(t)
-			c.Stdin, c.Stdout, c.Stderr = in, outside, os.Stderr
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
+		t.Run("free", func(t *testing.T) {
+			port := freePort(t)
+			first, second := serving(t, b, py, port)
+			first("first\n")
+			second("second\n")
+		})
+		t.Run("taken", func(t *testing.T) {
+			port, host, _ := occupied(t)
+			first, second := serving(t, b, py, port)
+			for range 20 {
+				conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := host.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.RemoteAddr().String() != conn.LocalAddr().String() {
+					t.Errorf("the host's server was reached from %s, not from %s", got.RemoteAddr(), conn.LocalAddr())
+				}
+				got.Close()
+				conn.Close()
 			}
-			outside.Close()
-			lines := bufio.NewReader(out)
-			if line, err := lines.ReadString('\n'); line != "ready\n" {
-				t.Fatalf("%s: %q %v", name, line, err)
-			}
-			answer := make(chan string, 1)
-			go func() {
-				line, _ := lines.ReadString('\n')
-				_ = c.Wait()
-				answer <- line
-			}()
-			answers, begin = append(answers, answer), append(begin, inside)
-		}
-		// The host's own server gets all of the host's clients.
-		for range 20 {
-			conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := host.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.RemoteAddr().String() != conn.LocalAddr().String() {
-				t.Errorf("the host's server was reached from %s, not from %s", got.RemoteAddr(), conn.LocalAddr())
-			}
-			got.Close()
-			conn.Close()
-		}
-		for i, want := range []string{"first\n", "second\n"} {
-			begin[i].Close()
-			if got := <-answers[i]; got != want {
-				t.Errorf("sandbox %d reached %q, want its own server", i, got)
-			}
-		}
+			first("first\n")
+			second("second\n")
+		})
 	})
+}
+
+// serving starts two sandboxes that serve a port. The functions have each ask whom it finds there.
+func serving(t *testing.T, b *exectest.Box, py, port string) (first, second func(want string)) {
+	a := remapped(t, b, port)
+	start := func(name string) func(string) {
+		c := a.Command(bounded(t), py, "-c", serveScript, port, name)
+		in, begin := pipe(t)
+		out, inside := pipe(t)
+		c.Stdin, c.Stdout, c.Stderr = in, inside, os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		inside.Close()
+		lines := bufio.NewReader(out)
+		if line, err := lines.ReadString('\n'); line != "ready\n" {
+			t.Fatalf("%s: %q %v", name, line, err)
+		}
+		return func(want string) {
+			t.Helper()
+			begin.Close()
+			if got, _ := lines.ReadString('\n'); got != want {
+				t.Errorf("sandbox %s reached %q, want its own server", name, got)
+			}
+			if err := c.Wait(); err != nil {
+				t.Errorf("sandbox %s: %v", name, err)
+			}
+		}
+	}
+	return start("first"), start("second")
 }
 
 // Landlock's TCP ports hold where the supervisor connects only for virtual ports.
