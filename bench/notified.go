@@ -30,8 +30,11 @@ const (
 	ourLoop   = "getppid, our loop"
 )
 
-// servedPort is the port that bench/handlers.cue lets be served.
-const servedPort = "39517"
+// The ports that bench/handlers.cue lets be served and sent to.
+const (
+	servedPort   = "39517"
+	datagramPort = "39518"
+)
 
 // crowdThreads is how many threads make the same call at once.
 const crowdThreads = 64
@@ -60,6 +63,7 @@ func (w workshop) measureNotified() ([]Notified, error) {
 		{"listen: address looked up (listen)", "", w.handled(), true, []string{"listen-loop", "10000", servedPort}},
 		{"fchmodat: carried out on behalf (metadata)", "", w.handled(), true, []string{"chmod-loop", "5000", file}},
 		{"open and close: the path looked at, left to the kernel (machine)", "", w.handled(), true, []string{"open-loop", "20000"}},
+		{"sendto and read of a datagram: sent on behalf (network)", "≤ 4 × bare", w.handled(), true, []string{"datagram-loop", "10000", datagramPort}},
 		{"fork, exit and wait: processes counted (processes)", "", w.handled(), true, []string{"clone-loop", "300"}},
 	}
 	bare, notified := make([][]float64, len(plans)), make([][]float64, len(plans))

@@ -40,6 +40,7 @@ func Network(u *Unit) {
 	if n.DecidesDestinations() {
 		n.Private, n.Resolver = src.Private.V, src.Resolver.V
 	}
+	u.Filter.Destinations = n.DecidesDestinations()
 	n.Hosts = hosts(u)
 	binds(u)
 	unixSockets(u)

@@ -18,7 +18,8 @@ import (
 func requests() map[string]seccomp.Request {
 	all := map[string]seccomp.Request{
 		"everything named": {
-			ProcessLimit: true, WriteGrants: true, UDP: true, ICMP: true, UnixSockets: true, BindPorts: seccomp.BindListed,
+			ProcessLimit: true, WriteGrants: true, UDP: true, ICMP: true, UnixSockets: true, Destinations: true,
+			BindPorts:   seccomp.BindListed,
 			AllowGroups: []seccomp.Named{{Name: "sysv_ipc", Origin: 1}, {Name: "posix_mq"}, {Name: "file_metadata"}},
 			Deny:        []seccomp.Named{{Name: "openat", Origin: 2}, {Name: "clone"}, {Name: "read"}, {Name: "sysv_ipc"}},
 			Args:        argRules,
@@ -29,7 +30,7 @@ func requests() map[string]seccomp.Request {
 	}
 	for i := range 24 {
 		all[fmt.Sprintf("sockets %d", i)] = seccomp.Request{
-			UDP: i&1 != 0, ICMP: i&2 != 0, UnixSockets: i&4 != 0, BindPorts: seccomp.BindPorts(i / 8),
+			UDP: i&1 != 0, ICMP: i&2 != 0, UnixSockets: i&4 != 0, Destinations: i&1 != 0, BindPorts: seccomp.BindPorts(i / 8),
 		}
 	}
 	for i := range 16 {

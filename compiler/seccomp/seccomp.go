@@ -45,6 +45,8 @@ type Request struct {
 
 	UDP, ICMP   bool // datagram and ping sockets can be created; what they reach is decided elsewhere
 	UnixSockets bool // AF_UNIX sockets can be created; what they reach is decided elsewhere
+	// Destinations tells that the supervisor decides where sockets connect and send to: packets must go there directly.
+	Destinations bool
 	// UsesNetwork tells that the policy grants something of the network: then netlink sockets also tell their own names, which
 	// takes a notification of every getsockname.
 	UsesNetwork bool

@@ -162,8 +162,26 @@ func fastOpen(flags uint8) func(*builder) ir.SyscallEntry {
 func (b *builder) setsockopt() ir.SyscallEntry {
 	const tcpFastOpen, tcpFastOpenConnect = 23, 30
 	unsupported := ir.Errno(abi.EOPNOTSUPP)
-	return ir.SyscallEntry{Action: ir.Allow, Clauses: []ir.Clause{
+	e := ir.SyscallEntry{Action: ir.Allow, Clauses: []ir.Clause{
 		when(unsupported, reasonFastOpen, is(1, protoTCP), is(2, tcpFastOpen)),
 		when(unsupported, reasonFastOpen, is(1, protoTCP), is(2, tcpFastOpenConnect)),
 	}}
+	if b.req.Destinations {
+		for _, o := range routeOptions {
+			e.Clauses = append(e.Clauses, when(b.deny(abi.EPERM), "source routes pass hosts that no rule allows", is(1, o.level), is(2, o.name)))
+		}
+	}
+	return e
+}
+
+// routeOptions are the socket options by which packets first go to another host than they are sent to: source routes
+// (ip(7)), routing headers and what can hold one (RFC 3542, linux/in6.h).
+var routeOptions = []struct{ level, name uint32 }{
+	{0, 4},   // IPPROTO_IP, IP_OPTIONS
+	{41, 6},  // IPPROTO_IPV6, IPV6_2292PKTOPTIONS
+	{41, 32}, // IPV6_FLOWLABEL_MGR: options that a flow label stands for
+	{41, 54}, // IPV6_HOPOPTS
+	{41, 55}, // IPV6_RTHDRDSTOPTS
+	{41, 57}, // IPV6_RTHDR
+	{41, 59}, // IPV6_DSTOPTS
 }

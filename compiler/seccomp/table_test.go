@@ -244,6 +244,15 @@ func TestFastOpen(t *testing.T) {
 	}
 }
 
+func TestSourceRoutes(t *testing.T) {
+	for _, option := range [][2]uint64{{0, 4}, {41, 6}, {41, 32}, {41, 54}, {41, 55}, {41, 57}, {41, 59}, {dirty | 41, dirty | 57}} {
+		expect(t, seccomp.Request{}, sys("setsockopt", 3, option[0], option[1]), allow)
+		expect(t, seccomp.Request{Destinations: true}, sys("setsockopt", 3, option[0], option[1]), eperm)
+		expect(t, seccomp.Request{Destinations: true, OnDeny: seccomp.OnDenyKill}, sys("setsockopt", 3, option[0], option[1]), kill)
+		expect(t, seccomp.Request{Destinations: true}, sys("setsockopt", 3, option[0]^1, option[1]), allow)
+	}
+}
+
 func TestListen(t *testing.T) {
 	for _, tc := range []struct {
 		ports             seccomp.BindPorts

@@ -61,6 +61,33 @@ func ThreadPIDFD(tid int) (int, error) {
 	return unix.PidfdOpen(tgid, 0)
 }
 
+// DuplicateFrom copies a descriptor of the thread that a pidfd stands for. It tells the Go runtime nothing: the call does
+// not wait.
+func DuplicateFrom(pidfd int, fd int32) (int, error) {
+	r, _, e := unix.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(pidfd), uintptr(fd), 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(r), nil
+}
+
+// StandsForThread reports whether a pidfd of [ThreadPIDFD] stands for the thread alone. Then whatever it does is done to the
+// thread that has the tid, or fails with ESRCH once there is none; a process's pidfd outlives its threads.
+func StandsForThread(pidfd int) bool {
+	flags, err := unix.FcntlInt(uintptr(pidfd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_EXCL != 0 // PIDFD_THREAD
+}
+
+// SignalThread sends a signal to the thread that a pidfd stands for, or to its process before Linux 6.9.
+func SignalThread(pidfd int, s unix.Signal) error {
+	const thread = 1 // PIDFD_SIGNAL_THREAD, Linux 6.9
+	err := unix.PidfdSendSignal(pidfd, s, nil, thread)
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.PidfdSendSignal(pidfd, s, nil, 0)
+	}
+	return err
+}
+
 // KillProcessOf sends SIGKILL to the process that a pidfd's thread, or the pidfd itself, stands for.
 func KillProcessOf(pidfd int) error {
 	const threadGroup = 2 // PIDFD_SIGNAL_THREAD_GROUP, Linux 6.9

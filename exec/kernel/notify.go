@@ -57,8 +57,12 @@ func (l Listener) Receive(n *Notification) error {
 // Valid reports whether the notified call is still waiting. After reading the caller's memory it proves that what
 // was read belonged to the caller and not to a process that took over its pid.
 func (l Listener) Valid(id uint64) bool {
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.FD), ioctlNotifIDValid, uintptr(unsafe.Pointer(&id)))
-	return e == 0
+	for {
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(l.FD), ioctlNotifIDValid, uintptr(unsafe.Pointer(&id)))
+		if e != unix.EINTR { // an alarm, while another call was arriving
+			return e == 0
+		}
+	}
 }
 
 // Continue lets the kernel carry the call out.

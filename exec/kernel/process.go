@@ -306,13 +306,20 @@ func procPath(pid int, rest string) string { return "/proc/" + strconv.Itoa(pid)
 // ReadMemory copies from another process's memory (process_vm_readv(2)). It may return fewer bytes than asked for
 // when the range ends in an unmapped page.
 func ReadMemory(pid int, addr uint64, b []byte) (int, error) {
+	return GatherMemory(pid, []Range{{Base: uintptr(addr), Len: len(b)}}, b)
+}
+
+// Range is a range of another process's memory.
+type Range = unix.RemoteIovec
+
+// GatherMemory is ReadMemory of several ranges, one after the other.
+func GatherMemory(pid int, from []Range, b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
 	local := []unix.Iovec{{Base: &b[0]}}
 	local[0].SetLen(len(b))
-	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}
-	return unix.ProcessVMReadv(pid, local, remote, 0)
+	return unix.ProcessVMReadv(pid, local, from, 0)
 }
 
 // WriteMemory copies into another process's memory (process_vm_writev(2)): writable pages only.

@@ -32,3 +32,30 @@ func SocketName(fd int, peer bool, b []byte) (int, error) {
 	_, _, e := unix.RawSyscall(nr, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(unsafe.Pointer(&size)))
 	return int(size), errnoErr(e)
 }
+
+// Send is sendmsg(2) of one buffer, with address and control messages as bytes, each of which may be empty. It tells the Go
+// runtime nothing, so flags must have MSG_DONTWAIT.
+func Send(fd int, data, address, control []byte, flags int) (int, error) {
+	if len(address) == 0 {
+		address = nil // an address without bytes is one all the same
+	}
+	if len(control) == 0 {
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
+			uintptr(flags), uintptr(unsafe.Pointer(unsafe.SliceData(address))), uintptr(len(address)))
+		return sent(n, e)
+	}
+	iov := unix.Iovec{Base: unsafe.SliceData(data)}
+	iov.SetLen(len(data))
+	msg := unix.Msghdr{Iov: &iov, Control: unsafe.SliceData(control), Name: unsafe.SliceData(address), Namelen: uint32(len(address))}
+	msg.SetIovlen(1)
+	msg.SetControllen(len(control))
+	n, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), uintptr(flags))
+	return sent(n, e)
+}
+
+func sent(n uintptr, e unix.Errno) (int, error) {
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}

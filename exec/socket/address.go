@@ -69,6 +69,26 @@ func (a *Address) Internet() (to netip.AddrPort, ok bool) {
 	return netip.AddrPort{}, false
 }
 
+// Specify writes the loopback address over the unspecified one, as which it was decided about: on a socket that is bound to
+// another own address the kernel would take that.
+func (a *Address) Specify() {
+	var addr []byte
+	switch a.Family() {
+	case unix.AF_INET:
+		addr = a.raw[4:8]
+	case unix.AF_INET6:
+		addr = a.raw[8:24]
+	}
+	to, _ := a.Internet()
+	switch ip := to.Addr(); {
+	case !ip.Unmap().IsUnspecified():
+	case ip.Is6() && !ip.Is4In6():
+		addr[15] = 1
+	default:
+		copy(addr[len(addr)-4:], []byte{127, 0, 0, 1})
+	}
+}
+
 // SetFamily overwrites the family of an address that has one.
 func (a *Address) SetFamily(family uint16) { binary.NativeEndian.PutUint16(a.raw[:], family) }
 

@@ -129,13 +129,13 @@ func (b *backlog) leave(c *Call, v Verdict) {
 	if err := b.prepare(); err != nil {
 		b.loop.dispatcher.refuse(c, err.Error())
 		b.discard(v)
-		b.loop.answer(c, Errno(unix.EPERM))
+		b.loop.answer(c, v.unable(Errno(unix.EPERM)))
 		return
 	}
 	by := b.caller(c.TID)
 	if !b.admits(by) {
 		b.discard(v)
-		b.loop.answer(c, Errno(unix.EAGAIN))
+		b.loop.answer(c, v.unable(Errno(unix.EAGAIN)))
 		return
 	}
 	b.callers[by.pid] = by

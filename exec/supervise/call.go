@@ -13,6 +13,7 @@ import (
 // Guest is how a call's memory and validity are looked up; tests replace it.
 type Guest interface {
 	ReadMemory(tid int, addr uint64, b []byte) (int, error)
+	GatherMemory(tid int, from []kernel.Range, b []byte) (int, error)
 	WriteMemory(tid int, addr uint64, b []byte) (int, error)
 	OpenMemory(tid int) (Overwriter, error)
 	Valid(id uint64) bool
@@ -99,6 +100,19 @@ func (c *Call) Bytes(addr uint64, b []byte) error {
 	return nil
 }
 
+// Gather reads ranges, at most 1024 of them (IOV_MAX), one after the other, as far as they are mapped: n < len(b) bytes if
+// they are not, and EFAULT if that is none.
+func (c *Call) Gather(from []kernel.Range, b []byte) (n int, err error) {
+	c.memoryRead = true
+	if n, err = c.guest.GatherMemory(c.TID, from, b); err != nil || n == 0 && len(b) > 0 {
+		return 0, memoryError(err)
+	}
+	if !c.guest.Valid(c.id) {
+		return 0, unix.ESRCH
+	}
+	return n, nil
+}
+
 // Write overwrites len(b) bytes of the caller's memory: an answer that the caller asked for, or an argument that the
 // kernel is about to read. Should the caller die and its pid be taken between the check and the write, the kernel still
 // lets this thread write to processes of the sandbox only (Landlock: its domain must be an ancestor of theirs).
@@ -166,6 +180,10 @@ type kernelGuest struct{ listener kernel.Listener }
 
 func (g kernelGuest) ReadMemory(tid int, addr uint64, b []byte) (int, error) {
 	return kernel.ReadMemory(tid, addr, b)
+}
+
+func (g kernelGuest) GatherMemory(tid int, from []kernel.Range, b []byte) (int, error) {
+	return kernel.GatherMemory(tid, from, b)
 }
 
 func (g kernelGuest) WriteMemory(tid int, addr uint64, b []byte) (int, error) {

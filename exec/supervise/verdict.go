@@ -10,7 +10,7 @@ import (
 // Verdict is a handler's answer to one call.
 type Verdict struct {
 	kind   verdictKind
-	value  int64 // what the call returns; for verdictAddFD the descriptor
+	value  int64 // what the call returns; for verdictAddFD the descriptor; for verdictWait what is done already
 	flags  uint32
 	errno  unix.Errno
 	reason Reason
@@ -111,6 +111,21 @@ func (v Verdict) raced(memoryRead bool) bool {
 func (v Verdict) Dropping(release func()) Verdict {
 	v.drop = release
 	return v
+}
+
+// Having says what a WaitFD or Wait returns where it cannot wait, in place of failing: what is already done of a call that
+// may end early. 0 is nothing.
+func (v Verdict) Having(done int64) Verdict {
+	v.value = done
+	return v
+}
+
+// unable answers a wait that cannot be.
+func (v Verdict) unable(e Verdict) Verdict {
+	if v.kind == verdictWait && v.value > 0 {
+		return Return(v.value)
+	}
+	return e
 }
 
 // Defers reports whether the verdict leaves the loop.

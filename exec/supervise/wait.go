@@ -59,7 +59,7 @@ func (b *backlog) wait(p *pending) {
 		if err := b.loop.watch(w.fd, w.events, func() { b.waited(p, true) }); err != nil {
 			b.discard(p.what)
 			b.remove(p)
-			b.loop.answer(&p.call, FromError(err))
+			b.loop.answer(&p.call, p.what.unable(FromError(err)))
 			return
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 
@@ -14,17 +13,6 @@ var connectRaceCommands = []command{
 	{"connect-race", "ALLOWED FORBIDDEN TYPE N", 4, connectRace},
 	{"family-race", "FORBIDDEN N", 2, familyRace},
 	{"dup-race", "ALLOWED FORBIDDEN N", 3, dupRace},
-}
-
-// rawAddress writes struct sockaddr_in.
-func rawAddress(text string) []byte {
-	ap := netip.MustParseAddrPort(text)
-	b := make([]byte, 16)
-	binary.NativeEndian.PutUint16(b, unix.AF_INET)
-	binary.BigEndian.PutUint16(b[2:], ap.Port())
-	ip := ap.Addr().As4()
-	copy(b[4:], ip[:])
-	return b
 }
 
 // flip runs a function on a thread of its own until stopped, and counts.

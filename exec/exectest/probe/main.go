@@ -38,7 +38,7 @@ type outcome string
 
 var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands, portCommands,
-	execCommands, handleCommands, socketCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
+	execCommands, handleCommands, socketCommands, sendCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
 	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands, netlinkCommands,
 }
 

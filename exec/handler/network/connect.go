@@ -15,12 +15,16 @@ const patience = 2 * time.Millisecond
 
 // connect carries out connect(2).
 func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
-	var to socket.Address
-	if err := to.Read(c, c.Args[1], c.Arg32(2)); err != nil {
+	s, err := h.hold(c.TID, c.Arg32(0))
+	if err != nil {
 		return supervise.FromError(err)
 	}
-	s, err := socket.Pin(c, c.Arg32(0))
+	var to socket.Address
+	if err = to.Read(c, c.Args[1], c.Arg32(2)); err == nil && !c.Valid() {
+		err = unix.ESRCH
+	}
 	if err != nil {
+		s.Close()
 		return supervise.FromError(err)
 	}
 	switch {

@@ -47,6 +47,8 @@ type Handler struct {
 	journal supervise.Journal
 	calls   map[abi.Sysno]call
 	alarm   *kernel.Alarm // of the loop's thread
+	known
+	outbox
 }
 
 // call is how one system call is answered.
@@ -56,7 +58,10 @@ type call struct {
 }
 
 var calls = map[string]func(*Handler, *supervise.Call) supervise.Verdict{
-	"connect": (*Handler).connect,
+	"connect":  (*Handler).connect,
+	"sendto":   (*Handler).sendto,
+	"sendmsg":  (*Handler).sendmsg,
+	"sendmmsg": (*Handler).sendmmsg,
 }
 
 // New makes the handler. It must be called on the thread of the loop.
@@ -87,7 +92,10 @@ func (h *Handler) Syscalls() []abi.Sysno {
 }
 
 // Close releases what the handler holds.
-func (h *Handler) Close() { h.alarm.Close() }
+func (h *Handler) Close() {
+	h.alarm.Close()
+	h.known.close()
+}
 
 // Handle carries a call out, or refuses it.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.calls[c.Nr].handle(h, c) }

@@ -1,7 +1,11 @@
 // Package supervisetest has what tests of handlers need in place of a kernel.
 package supervisetest
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+)
 
 // Base is the address of a Memory's first byte.
 const Base = 0x1000
@@ -20,6 +24,21 @@ func (m *Memory) ReadMemory(_ int, addr uint64, b []byte) (int, error) {
 		return 0, unix.EFAULT
 	}
 	return copy(b, m.Bytes[addr-Base:]), nil
+}
+
+// GatherMemory copies what is mapped of ranges.
+func (m *Memory) GatherMemory(tid int, from []kernel.Range, b []byte) (n int, err error) {
+	for _, r := range from {
+		part := b[n:min(n+r.Len, len(b))]
+		got, err := m.ReadMemory(tid, uint64(r.Base), part)
+		if n += got; err != nil && n == 0 {
+			return 0, err
+		}
+		if err != nil || got < len(part) {
+			break
+		}
+	}
+	return n, nil
 }
 
 // WriteMemory overwrites what is mapped from addr on.
