@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -405,5 +406,49 @@ func Test_network_virtual_ports_keep_landlock(t *testing.T) {
 		if got := b.Control("connect", other.Addr().String(), stream, "0"); got != "ok" {
 			t.Errorf("control: %s", got)
 		}
+	})
+}
+
+// What is shown of a running sandbox is what it has bound and not closed yet, to its user and to root.
+func Test_ports_command(t *testing.T) {
+	py := python(t)
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		port, _, _ := occupied(t)
+		policy := b.Policy(b.Base(exectest.Grants{More: fmt.Sprintf("name: \"shown\"\nnetwork: {allow: [\"udp://127.0.0.1\"], allow_bind: [%s], port_remap: true}", port)}))
+		script := `
+import os, socket, sys, time
+s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1])))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("0.0.0.0", int(sys.argv[1])))
+closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); closed.bind(("127.0.0.1", 0)); closed.close()
+open("ready", "w").close()
+while os.path.exists("ready"): time.sleep(0.01)
+`
+		done := make(chan exectest.Result, 1)
+		go func() { done <- b.Run(policy, py, "-c", script, port) }()
+		exectest.Within(t, 20*time.Second, "both ports bound", func() bool { _, err := os.Stat(b.Work + "/ready"); return err == nil })
+		for _, asker := range []exectest.User{u, exectest.Self()} {
+			r := exectest.Run(t, exectest.Opts{User: asker, Args: []string{exectest.Executor(t), "ports"}})
+			var shown []string
+			for line := range strings.Lines(r.Stdout) {
+				if strings.Contains(line, "127.0.0.1:"+port+"→") || strings.Contains(line, "0.0.0.0:"+port+"→") {
+					_, rest, _ := strings.Cut(line, " ")
+					shown = append(shown, rest[:strings.Index(rest, "→")])
+				}
+			}
+			if want := []string{`"shown" tcp 127.0.0.1:` + port, `"shown" udp 0.0.0.0:` + port}; r.Code != 0 || !slices.Equal(shown, want) {
+				t.Errorf("to uid %d: %q of %q (%s), want %q", asker.UID, shown, r.Stdout, r.Stderr, want)
+			}
+		}
+		if u.Root() {
+			r := exectest.Run(t, exectest.Opts{User: exectest.User{UID: exectest.Nobody, GID: exectest.Nobody}, Args: []string{exectest.Executor(t), "ports"}})
+			if r.Code != 0 || strings.Contains(r.Stdout, `"shown"`) {
+				t.Errorf("to another user: %q (%s)", r.Stdout, r.Stderr)
+			}
+		}
+		if err := os.Remove(b.Work + "/ready"); err != nil {
+			t.Fatal(err)
+		}
+		wantRun(t, <-done, 0, "")
 	})
 }

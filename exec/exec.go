@@ -45,6 +45,8 @@ type Options struct {
 	Cgroup   string            // cgroup v2 directory for limits.backend "cgroup"; "" is the one that this process is in
 	Guarded  []string          // files that no write grant may contain: the artifact, the audit file
 
+	ShowPorts bool // let the user's other processes see the virtual ports, by ListPorts
+
 	Freezer *Freezer // pauses and resumes the run; nil if nobody will
 
 	streams *[3]int // see stage.Plan

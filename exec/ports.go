@@ -56,6 +56,7 @@ func (s *sandbox) ports(w *wired, grants metadata.Grants, j supervise.Journal) (
 		return nil, fmt.Errorf("ports: %w", err)
 	}
 	w.list = append(w.list, h)
+	s.showPorts(h)
 	before := w.close
 	w.close = func() { before(); h.Close() }
 	return h, nil

@@ -30,6 +30,7 @@ type sandbox struct {
 	rules          []ir.DynamicRule
 	groups         groups
 	net            ir.Net // the network policy as bound for this run
+	board          *board // who shows the virtual ports; nil if nobody does
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -52,6 +53,12 @@ func Run(o Options) (Result, error) {
 	}
 	if err != nil {
 		return Result{}, err
+	}
+	if o.ShowPorts && s.net.PortRemap {
+		if s.board, err = newBoard(); err != nil {
+			return Result{}, &SetupError{[]string{err.Error()}}
+		}
+		defer s.board.close()
 	}
 	if !s.supervised() {
 		return Result{}, s.becomeCommand(plan, rs)

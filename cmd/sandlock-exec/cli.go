@@ -21,6 +21,7 @@ var version = "devel"
 
 const usage = `Usage: sandlock-exec [flags] [p.sbx] -- command [arguments…]
        sandlock-exec check [--json] [--cgroup DIR] [p.sbx]
+       sandlock-exec ports [--json]
        sandlock-exec version
 
 Run a command in a sandbox that a sealed policy describes. Without p.sbx the built-in default policy holds: read-only
@@ -39,7 +40,8 @@ Flags:
                            the one that sandlock-exec was started in; no process may be in it
   -q, --quiet              no hint when the command fails
 
-check prints what this host offers a sandbox and, given an artifact, what it would miss here.
+check prints what this host offers a sandbox and, given an artifact, what it would miss here. ports prints, for each
+of your sandboxes with virtual ports (network.port_remap), the ports that it has bound and the host's ports behind them.
 
 Exit codes: the command's own; 128+N when signal N ended it; 124 time limit; 125 the sandbox could not be set up;
 126 the command cannot be executed; 127 it is not found.
@@ -71,6 +73,8 @@ func (s *streams) dispatch(args []string) error {
 		switch args[0] {
 		case "check":
 			return runCheck(s, args[1:])
+		case "ports":
+			return runPorts(s, args[1:])
 		case "version", "--version":
 			_, err := fmt.Fprintf(s.out, "sandlock-exec %s\n", version)
 			return err

@@ -24,6 +24,8 @@ func (c *runOptions) run(s *streams) error {
 		Timeout:  c.timeout,
 		Cgroup:   c.cgroup,
 		Explain:  c.explain,
+
+		ShowPorts: true,
 	}
 	if c.artifact != "" {
 		o.Guarded = append(o.Guarded, realPath(c.artifact))

@@ -25,6 +25,9 @@ func (h *Handler) Translate(protocol ir.Protocols, to netip.AddrPort) (netip.Add
 	return netip.AddrPortFrom(to.Addr(), port), true
 }
 
+// Ports returns the ports that are bound, where ports are virtual. It may be called from any goroutine.
+func (h *Handler) Ports() []Port { return h.table.ports() }
+
 // Virtual returns the port by which the sandbox knows the one that a socket is bound to.
 func (h *Handler) Virtual(fd int, port uint16) uint16 {
 	if h.table == nil {

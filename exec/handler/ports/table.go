@@ -1,8 +1,10 @@
 package ports
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +39,8 @@ type table struct {
 	mapped  int // sockets whose real port is not the virtual one
 	tidy    int // size at which those that are gone are looked for
 	most    int // sockets that there is room for
+
+	mu sync.Mutex // held by the loop while it changes the table, and by ports
 }
 
 // maxBound bounds the sockets of a sandbox that are bound at the same time.
@@ -57,6 +61,8 @@ func (t *table) enter(fd int, p *bound) (err error) {
 	if p.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if old := t.cookies[p.cookie]; old != nil {
 		// A port that the kernel had picked was given back (shutdown(2) of a listener), and the socket bound again.
 		t.remove(old)
@@ -109,11 +115,30 @@ func (t *table) full() bool {
 // that may be somebody else's by now.
 func (t *table) sweep() {
 	open, _ := t.watch.Open()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, p := range t.cookies {
 		if !open[p.number] {
 			t.remove(p)
 		}
 	}
+}
+
+// ports returns the ports of the sockets that are open. It may be called from any goroutine.
+func (t *table) ports() []Port {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	open, _ := t.watch.Open()
+	var list []Port
+	for _, p := range t.cookies {
+		if open[p.number] {
+			list = append(list, p.Port)
+		}
+	}
+	slices.SortFunc(list, func(a, b Port) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Virtual, b.Virtual), a.Address.Compare(b.Address), cmp.Compare(a.Real, b.Real))
+	})
+	return list
 }
 
 // find returns those of the sockets at a key that are open and match.
