@@ -3,10 +3,12 @@ package compiler
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/check"
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/load"
+	"github.com/sandlock-go/sandlock/compiler/lock"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
@@ -33,6 +35,7 @@ var passes = []pass{
 	{"load", (*unit).load, false},
 	{"unsupported", (*unit).unsupported, true},
 	{"check", (*unit).check, false}, // after unsupported found errors too: all of them are reported at once
+	{"lock", (*unit).lock, true},
 	{"identity", lowering(lower.Identity), true},
 	{"target", lowering(lower.Target), true},
 	{"params", lowering(lower.Params), true},
@@ -58,6 +61,8 @@ type constraint struct{ before, after, why string }
 var order = []constraint{
 	{"load", "unsupported", "it reads the tree"},
 	{"unsupported", "check", "a field that cannot be enforced is the first thing to hear of"},
+	{"check", "lock", "a name that no rule may have needs no address"},
+	{"lock", "network", "names in rules have the addresses of the lock file"},
 	{"check", "identity", "lowering assumes that no two items contradict and that every name is known"},
 	{"target", "filesystem", "what read and write grant depends on the rights that the target handles"},
 	{"target", "network", "a wildcard takes a right out of the handled ones"},
@@ -103,6 +108,27 @@ func (u *unit) unsupported() error {
 
 func (u *unit) check() error {
 	u.diags = append(u.diags, check.Policy(u.Policy)...)
+	return nil
+}
+
+// lock reads the addresses of names, where the policy has them pinned when it is compiled.
+func (u *unit) lock() error {
+	if u.Policy.Network.Resolve.V != "compile" {
+		return nil
+	}
+	file, data, diags := load.ReadLock(u.options.Source)
+	u.diags = append(u.diags, diags...)
+	if diags.HasErrors() {
+		return nil
+	}
+	entries, diags := lock.Parse(file, data)
+	u.diags = append(u.diags, diags...)
+	if diags.HasErrors() {
+		return nil
+	}
+	again := strings.Join(append([]string{"sandlock-compile lock"}, u.options.Source.Args...), " ")
+	u.Lock, diags = lock.Check(u.Policy, file, entries, again)
+	u.diags = append(u.diags, diags...)
 	return nil
 }
 

@@ -29,6 +29,7 @@ type cli struct {
 	Test    testCmd    `cmd:"" help:"Run the tests section of a policy or an artifact against what was compiled."`
 	Explain explainCmd `cmd:"" help:"Say whether an event may happen, and which rule decides."`
 	Diff    diffCmd    `cmd:"" help:"Compare the dumps of two policies or artifacts (exit code 1 if they differ)."`
+	Lock    lockCmd    `cmd:"" help:"Look up the names in a policy, and pin their addresses in its lock file."`
 	Sign    signCmd    `cmd:"" help:"Sign an artifact with an SSH key, or attach a signature that ssh-keygen made."`
 	Verify  verifyCmd  `cmd:"" help:"Check an artifact's seal, and that an allowed signer has signed it."`
 	Schema  schemaCmd  `cmd:"" help:"Print the policy language: as CUE, JSON Schema or Markdown."`

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sandlock-go/sandlock/compiler/lock"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
@@ -25,6 +26,7 @@ type Unit struct {
 	Policy  *policy.Policy
 	Program *ir.Program
 	Filter  seccomp.Request
+	Lock    []lock.Entry // addresses of names in rules, sorted by name; none where they are resolved at the start
 
 	origins origins
 }

@@ -107,7 +107,7 @@ func netPorts(set policy.PortSet) []ir.NetPort {
 	return ports
 }
 
-// hosts are the names with fixed addresses.
+// hosts are the names with fixed addresses: those that the policy gives, and those of the lock file.
 func hosts(u *Unit) []ir.NetHost {
 	var list []ir.NetHost
 	for _, it := range u.Policy.Network.Hosts.Items {
@@ -116,6 +116,13 @@ func hosts(u *Unit) []ir.NetHost {
 			h.Addresses = append(h.Addresses, a.V.String())
 		}
 		list = append(list, h)
+	}
+	for i, e := range u.Lock {
+		if i == 0 || u.Lock[i-1].Name != e.Name {
+			list = append(list, ir.NetHost{Name: e.Name, Origin: u.ref(policy.Origin{Place: e.Place, Path: "network.resolve", Kind: ir.OriginUser})})
+		}
+		h := &list[len(list)-1]
+		h.Addresses = append(h.Addresses, e.Address.String())
 	}
 	slices.SortFunc(list, func(a, b ir.NetHost) int { return cmp.Compare(a.Name, b.Name) })
 	return list
