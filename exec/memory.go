@@ -40,7 +40,7 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles, Journal: j,
 			Grants: s.granted,
 		})
-		rules.instead = h.Instead
+		rules.instead = append(rules.instead, h.Instead)
 		w.list = append(w.list, h)
 	}
 	return nil

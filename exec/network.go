@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/handler/hosts"
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/handler/ports"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -123,7 +124,7 @@ func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error
 	if !s.notifies("connect") {
 		return nil
 	}
-	table := query.NewNetwork(&s.net, s.net.Fixed, func(string) (uint16, bool) { return 0, false })
+	table := query.NewNetwork(&s.net, s.pins.Addresses, func(string) (uint16, bool) { return 0, false })
 	policy := network.Policy{
 		Decide: func(protocol ir.Protocols, to netip.AddrPort) bool {
 			allowed, _ := table.Decide(protocol, to)
@@ -149,6 +150,20 @@ func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error
 	}
 	w.list = append(w.list, h)
 	return nil
+}
+
+// showsHosts reports whether the command finds the addresses of names in /etc/hosts. Opens are not notified where the policy
+// does not let it read that.
+func (s *sandbox) showsHosts() bool { return s.program.Net.PinsNames() && s.notifies("openat") }
+
+// hostsFile wires what shows the addresses of names.
+func (s *sandbox) hostsFile(w *wired, rules *lowered, j supervise.Journal) {
+	if !s.showsHosts() {
+		return
+	}
+	h := hosts.New(s.arch, hosts.Config{Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
+	rules.instead = append(rules.instead, h.Instead)
+	w.list = append(w.list, h)
 }
 
 // byLandlock decides about a destination where the supervisor connects for another reason than destinations: TCP ports as

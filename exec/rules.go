@@ -45,8 +45,18 @@ type lowered struct {
 	memory    *memory.Handler
 	// lowerMemory lowers limits.memory where a control group keeps it.
 	lowerMemory func(bytes uint64)
-	// instead returns what is to be read in place of a file, see [machine.Handler.Instead].
-	instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
+	// instead are who may know what is to be read in place of a file, see [opens.Files.Instead].
+	instead []func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
+}
+
+// read returns what is to be read in place of a pinned file, and whether there is anything.
+func (l *lowered) read(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
+	for _, instead := range l.instead {
+		if content, ok, err = instead(pin, flags, tid); ok || err != nil {
+			return content, ok, err
+		}
+	}
+	return nil, false, nil
 }
 
 // lower lowers limits.memory, by whichever keeps it.
@@ -94,7 +104,7 @@ func (l *lowered) restrict(p *supervise.Process, changes []ir.Change, rule super
 
 // dynamicRules makes the handler of the dynamic rules, nil where the policy has none.
 func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j supervise.Journal) (*rules.Handler, *lowered, error) {
-	limits := &lowered{instead: func(kernel.Pin, int, int) ([]byte, bool, error) { return nil, false, nil }}
+	limits := &lowered{}
 	if len(s.rules) == 0 {
 		return nil, limits, nil
 	}
@@ -110,7 +120,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		// The policy has the limits that its rules lower, or else these panic, which refuses the call.
 		LimitProcesses: func(n uint32) { limits.processes.Limit(n) },
 		LimitMemory:    func(n uint64) { limits.lower(n) },
-		Instead:        func(pin kernel.Pin, flags, tid int) ([]byte, bool, error) { return limits.instead(pin, flags, tid) },
+		Instead:        limits.read,
 		Audited:        s.options.Audit != nil,
 	}
 	p.Restrict = func(process *supervise.Process, rule int) error {

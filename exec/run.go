@@ -31,6 +31,7 @@ type sandbox struct {
 	groups         groups
 	net            ir.Net // the network policy as bound for this run
 	board          *board // who shows the virtual ports; nil if nobody does
+	pins           *pins
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -82,6 +83,9 @@ func newSandbox(o Options) (*sandbox, error) {
 	if !ok {
 		return nil, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
+	if s.showsHosts() {
+		s.needsRealPaths = true
+	}
 	return s, nil
 }
 
@@ -103,6 +107,7 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if unbound = append(s.bindRules(), s.bindNet()...); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
+	s.pins = newPins(&s.net, nil)
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
 		return nil, rs, &SetupError{problems}

@@ -49,6 +49,7 @@ type wired struct {
 //	image      what each C library and Go call once a program: AT_RANDOM and the vDSO are made ready; the call is passed on
 //	memory     mmap, brk and the other calls that ask for memory
 //	machine    sched_getaffinity, sysinfo, and opens of files that tell of the machine; all other opens are passed on
+//	hosts      opens of /etc/hosts; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
 //	ports      bind; where ports are virtual also getsockname and getpeername
 //	network    connect, sendto, sendmsg, sendmmsg
@@ -111,6 +112,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if err := s.memory(&w, limits, child, f, loop, j); err != nil {
 		return w, err
 	}
+	s.hostsFile(&w, limits, j)
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}

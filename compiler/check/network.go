@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
@@ -36,6 +37,7 @@ func checkPorts(c *checker) {
 		}
 	}
 	checkNames(c)
+	checkHostsFile(c)
 	repeated(n.Allow, policy.NetRule.String, func(again, first policy.Val[policy.NetRule]) {
 		c.add(diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String()).AsWarning().WithNote(first.Origin.Place, "first at"))
 	})
@@ -62,6 +64,35 @@ func checkNames(c *checker) {
 		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow, and there is none")
 		c.add(d)
 	}
+}
+
+// checkHostsFile warns where programs cannot read the file in which they find the addresses that they may connect to.
+func checkHostsFile(c *checker) {
+	n := &c.Network
+	pinned := n.Hosts.Origin
+	if len(n.Hosts.Items) == 0 {
+		named := func(it policy.Val[policy.NetRule]) bool {
+			return it.V.Kind == policy.TargetHost && !strings.HasPrefix(it.V.Host, ir.Wildcard)
+		}
+		i := slices.IndexFunc(n.Allow.Items, named)
+		if i < 0 || n.Resolver.V {
+			return
+		}
+		pinned = n.Allow.Items[i].Origin
+	}
+	fs := &c.Filesystem
+	for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write} {
+		if slices.ContainsFunc(l.Items, func(it policy.Val[policy.PathRule]) bool { return beneath(lower.HostsFile, it.V.Path.V) }) {
+			return
+		}
+	}
+	for _, it := range fs.Rules.Items {
+		if beneath(lower.HostsFile, it.V.Path.V) && slices.Contains(it.V.Access.Values(), "read_file") {
+			return
+		}
+	}
+	d := diag.At(pinned, "hosts-file", "programs will not find the pinned addresses: %s cannot be read", lower.HostsFile)
+	c.add(d.AsWarning().WithHint("write filesystem: read: [%q]", lower.HostsFile))
 }
 
 // checkPortsEnforced refuses port rules that nothing would enforce.

@@ -55,8 +55,12 @@ func trapRandom(u *Unit, origin ir.OriginRef) {
 }
 
 // trapOpens has the calls notified that may open a file to be read; with onlyRead not those that may write it as well.
-// creat only writes.
+// creat only writes. One trap serves all who look at opens: that for random devices, else the first.
 func trapOpens(u *Unit, reason string, origin ir.OriginRef, onlyRead bool) {
+	if onlyRead && (u.opensTrapped || u.Policy.Determinism.RandomSeed.Set) {
+		return
+	}
+	u.opensTrapped = true
 	u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"openat2"}, Reason: reason, Origin: origin})
 	for _, arch := range []struct {
 		arch      abi.Arch

@@ -28,7 +28,8 @@ type Unit struct {
 	Filter  seccomp.Request
 	Lock    []lock.Entry // addresses of names in rules, sorted by name; none where they are resolved at the start
 
-	origins origins
+	origins      origins
+	opensTrapped bool // see trapOpens
 }
 
 // New returns a unit with an empty program.

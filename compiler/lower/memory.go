@@ -87,21 +87,20 @@ var (
 	}
 )
 
+// readable reports whether a path can be read, whatever parameters are bound to.
+func (u *Unit) readable(path string) bool {
+	return query.Path(&u.Program.Landlock, path, abi.FSReadFile).Allowed
+}
+
 // machineFiles has opens notified if a file can be read that would tell of more than the limits leave. A path that holds a
 // parameter counts for nothing: what it will be is not known.
 func machineFiles(u *Unit) {
 	l := &u.Program.Limits
-	readable := func(path string) bool {
-		return query.Path(&u.Program.Landlock, path, abi.FSReadFile).Allowed
-	}
 	tell := func(limit ir.OriginRef, files []string) {
-		if !slices.ContainsFunc(files, readable) || l.MachineFiles {
+		if !slices.ContainsFunc(files, u.readable) || l.MachineFiles {
 			return
 		}
 		l.MachineFiles = true
-		if u.Policy.Determinism.RandomSeed.Set {
-			return // they are notified for that
-		}
 		trapOpens(u, "limits.machine_files: a file that tells of the machine may be opened", limit, true)
 	}
 	if u.Policy.Limits.MachineFiles.V == "host" {

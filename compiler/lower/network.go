@@ -49,6 +49,23 @@ func Network(u *Unit) {
 	u.Filter.UsesNetwork = n.DecidesDestinations() || n.Unix != ir.UnixNone || len(src.Allow.Items)+len(src.AllowBind.Items)+len(src.DenyBind.Items) > 0
 	u.Filter.BindPorts, u.Filter.BindOrigin = bindPorts(u)
 	trapSockets(u)
+	hostsFile(u)
+}
+
+// HostsFile is where programs look names up (hosts(5)).
+const HostsFile = "/etc/hosts"
+
+// hostsFile has opens notified where names have fixed addresses and the file can be read in which programs look for them.
+func hostsFile(u *Unit) {
+	n := &u.Program.Net
+	if u.Policy.Program.NoSupervisor.V || !n.PinsNames() || !u.readable(HostsFile) {
+		return
+	}
+	origin := n.Origin
+	if len(n.Hosts) > 0 {
+		origin = n.Hosts[0].Origin
+	}
+	trapOpens(u, "network.hosts: /etc/hosts may be opened", origin, true)
 }
 
 // SupervisesDestinations reports whether Landlock cannot tell what a list of rules allows: it knows TCP ports only, and

@@ -23,7 +23,7 @@ func networkMechanisms(u *Unit, add adder) {
 	if n.PortRemap {
 		add("network.port_remap", "notify, on behalf", "the supervisor binds another port where the one that is asked for is taken, and translates")
 	}
-	if n.PinsNames() && notifies(u.Program, "openat") {
+	if n.PinsNames() && notifies(u.Program, "openat") && u.readable(HostsFile) {
 		add("network.hosts", "notify", "opens of /etc/hosts lead to a file with the addresses by which the supervisor decides")
 	}
 	switch {

@@ -41,6 +41,7 @@ type Handler struct {
 	affinity, sysinfo abi.Sysno
 	opens             map[abi.Sysno]opens.Spec // none where files are left alone
 	files             []hostFile
+	opened            opens.Files
 	mask              [maxMask]byte
 }
 
@@ -56,6 +57,7 @@ func New(arch abi.Arch, c Config) *Handler {
 		return h
 	}
 	h.opens = opens.Readers(arch)
+	h.opened = opens.Files{Name: "machine", Maybe: h.maybe, For: h.substitute, Grants: c.Grants, Journal: c.Journal}
 	if c.Memory > 0 {
 		h.files = identify(memoryFiles())
 	}
@@ -88,7 +90,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	case h.affinity:
 		return h.answerAffinity(c)
 	}
-	return h.open(c, h.opens[c.Nr])
+	return h.opened.Open(c, h.opens[c.Nr])
 }
 
 // answerAffinity follows sched_getaffinity(2): the size must hold the kernel's mask and be whole words, and what is

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"errors"
 	"io"
 	"os"
 
@@ -9,8 +8,6 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/opens"
-	"github.com/sandlock-go/sandlock/exec/supervise"
-	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 // hostFile is a file that tells of the machine.
@@ -69,14 +66,23 @@ func fileSystem(pin kernel.Pin) (int64, error) {
 	return fs.Type, err
 }
 
-// known tells whether one of the files has an inode number.
-func (h *Handler) known(ino uint64) bool {
+// maybe tells whether one of the files has an inode number.
+func (h *Handler) maybe(st *unix.Stat_t) bool {
 	for i := range h.files {
-		if h.files[i].id.Ino == ino {
+		if h.files[i].id.Ino == st.Ino {
 			return true
 		}
 	}
 	return false
+}
+
+// substitute is what is read instead of a pinned file, nil for the file itself.
+func (h *Handler) substitute(pin kernel.Pin) *opens.Substitute {
+	f := h.fileOf(pin)
+	if f == nil {
+		return nil
+	}
+	return &opens.Substitute{Path: f.path, Content: func(pin kernel.Pin, tid int) ([]byte, error) { return h.content(f, pin, tid) }}
 }
 
 // fileOf recognises a pinned file, nil for any other. Another mount of procfs or sysfs numbers its files alike.
@@ -99,86 +105,9 @@ func (h *Handler) fileOf(pin kernel.Pin) *hostFile {
 	return nil
 }
 
-// plain tells whether an open is for reading and nothing else. Others are the kernel's to answer: they read nothing, or fail.
-func plain(flags int) bool {
-	const more = unix.O_ACCMODE | unix.O_TRUNC | unix.O_DIRECT | unix.O_NOATIME
-	r := opens.Request{Flags: flags}
-	return r.Reads() && flags&more == 0
-}
-
-// open answers with a file in memory if one of the machine's files is about to be opened for reading.
-func (h *Handler) open(c *supervise.Call, spec opens.Spec) supervise.Verdict {
-	kernelDecides := supervise.Pass(supervise.KernelDecides)
-	r, err := spec.Read(c)
-	if err != nil || !plain(r.Flags) {
-		return kernelDecides
-	}
-	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
-		return kernelDecides
-	}
-	pin, err := h.pin(&r)
-	if err != nil {
-		return kernelDecides
-	}
-	defer pin.Close()
-	f := h.fileOf(pin)
-	if f == nil || !h.config.Grants(pin.Path, abi.FSReadFile) && !h.config.Grants(f.path, abi.FSReadFile) {
-		return kernelDecides
-	}
-	content, err := h.content(f, pin, c.TID)
-	if !c.Valid() {
-		return supervise.Errno(unix.ESRCH)
-	}
-	if errors.Is(err, unix.EACCES) {
-		return kernelDecides // it refuses as well
-	}
-	var fd int
-	if err == nil {
-		fd, err = kernel.SealedFile("machine", content)
-	}
-	if err != nil {
-		h.config.Journal.Record(supervise.Event{
-			Kind: "error", PID: c.TID, Syscall: spec.Name, Path: f.path, Verdict: "EIO",
-			Reason: "the host's file cannot be shown: " + err.Error(),
-		})
-		return supervise.Errno(unix.EIO)
-	}
-	return supervise.AddFD(fd, uint32(r.Flags)&unix.O_CLOEXEC)
-}
-
-// pin holds the file that is asked for, if it may be one of ours. Where the caller restricts the way to it the kernel's rules for
-// that hold.
-func (h *Handler) pin(r *opens.Request) (kernel.Pin, error) {
-	if r.Resolve != 0 {
-		return kernel.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
-	}
-	// Most opens are of other files, and one look tells.
-	seen := r.Seen()
-	if st, err := opens.Look(seen, r.Follows()); err != nil || !h.known(st.Ino) {
-		return kernel.Pin{}, unix.ENOENT
-	}
-	flags := unix.O_PATH | unix.O_CLOEXEC
-	if !r.Follows() {
-		flags |= unix.O_NOFOLLOW
-	}
-	fd, err := unix.Open(seen, flags, 0)
-	if err != nil {
-		return kernel.Pin{}, err
-	}
-	p := kernel.Pin{FD: fd}
-	p.Path, _ = os.Readlink(p.SelfPath())
-	return p, nil
-}
-
-// Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything. It is for a
-// handler that opens files on behalf, with flags as in open(2).
+// Instead returns what a thread is to read in place of a pinned file, see [opens.Files.Instead].
 func (h *Handler) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
-	f := h.fileOf(pin)
-	if f == nil || !plain(flags) {
-		return nil, false, nil
-	}
-	content, err = h.content(f, pin, tid)
-	return content, true, err
+	return h.opened.Instead(pin, flags, tid)
 }
 
 // maxHostFile bounds what is read of a host's file. /proc/cpuinfo of 8192 CPUs is about as long.

@@ -171,7 +171,7 @@ func (r *openRequest) carryOut() supervise.Verdict {
 		return supervise.AddFD(fd, cloexec)
 	}
 	if r.content != nil {
-		fd, err := kernel.SealedFile("machine", *r.content)
+		fd, err := kernel.SealedFile("content", *r.content)
 		if err != nil {
 			return supervise.Errno(errno(err))
 		}

@@ -1,0 +1,115 @@
+// Package hosts shows programs the addresses that names are pinned to: opens of /etc/hosts lead to a file in memory that
+// holds them, and nothing else.
+//
+// In: opens for reading, where the policy grants to read the file. Out: a descriptor. Under which path the file is opened
+// does not matter. It decides nothing about access, here or on the network: it is there so that programs connect to where
+// they may. Opens that it does not answer, those that write among them, are the kernel's.
+package hosts
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/opens"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// File is where programs look names up (hosts(5)).
+const File = "/etc/hosts"
+
+// Config is what the handler is to know.
+type Config struct {
+	Content []byte                              // of the file
+	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
+	Journal supervise.Journal
+}
+
+// Handler answers opens of the file.
+type Handler struct {
+	file    string
+	content []byte
+	real    string        // where the host's file is, links resolved
+	first   kernel.FileID // the host's file at the start; zero where there was none
+	calls   map[abi.Sysno]opens.Spec
+	opened  opens.Files
+}
+
+// New makes the handler.
+func New(arch abi.Arch, c Config) *Handler { return newHandler(arch, c, File) }
+
+func newHandler(arch abi.Arch, c Config, file string) *Handler {
+	h := &Handler{file: file, real: file, content: c.Content, calls: opens.Readers(arch)}
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		h.real = real
+	}
+	h.first, _ = identity(file)
+	h.opened = opens.Files{Name: "hosts", Maybe: h.maybe, For: h.substitute, Absent: h.absent, Grants: c.Grants, Journal: c.Journal}
+	return h
+}
+
+// identity returns which file a path leads to now.
+func identity(path string) (id kernel.FileID, ok bool) {
+	st, err := opens.Look(path, true)
+	return kernel.FileID{Dev: uint64(st.Dev), Ino: st.Ino}, err == nil
+}
+
+// Name is the concern.
+func (h *Handler) Name() string { return "hosts" }
+
+// Syscalls lists the calls that open files for reading.
+func (h *Handler) Syscalls() []abi.Sysno { return slices.Collect(maps.Keys(h.calls)) }
+
+// Handle answers an open of the file.
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.opened.Open(c, h.calls[c.Nr]) }
+
+// Instead returns what is to be read in place of a pinned file, see [opens.Files.Instead].
+func (h *Handler) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
+	return h.opened.Instead(pin, flags, tid)
+}
+
+// maybe tells whether a file is the host's, as it was at the start or as it is now: editors write a new one and rename it.
+func (h *Handler) maybe(st *unix.Stat_t) bool {
+	id := kernel.FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && h.is(id)
+}
+
+func (h *Handler) is(id kernel.FileID) bool {
+	if id == h.first {
+		return true
+	}
+	now, ok := identity(h.file)
+	return ok && id == now
+}
+
+func (h *Handler) substitute(pin kernel.Pin) *opens.Substitute {
+	id, mode, err := pin.ID()
+	if err != nil || mode&unix.S_IFMT != unix.S_IFREG || pin.Path != h.real && !h.is(id) {
+		return nil
+	}
+	return h.show()
+}
+
+func (h *Handler) show() *opens.Substitute {
+	return &opens.Substitute{Path: h.file, Content: func(kernel.Pin, int) ([]byte, error) { return h.content, nil }}
+}
+
+// absent shows the file where the host has none: the path leads into its directory, to its name.
+func (h *Handler) absent(r *opens.Request) *opens.Substitute {
+	if filepath.Base(r.Path) != filepath.Base(h.real) {
+		return nil
+	}
+	dir, name, slash, err := kernel.ResolveParent(r.Base(), r.Path)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	if slash || filepath.Join(dir.Path, name) != h.real {
+		return nil
+	}
+	return h.show()
+}

@@ -1,0 +1,132 @@
+package opens
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/supervise"
+	"github.com/sandlock-go/sandlock/ir/abi"
+)
+
+// Substitute is what is read instead of a file.
+type Substitute struct {
+	// Path is where the policy must grant reading, unless it does where the file is.
+	Path string
+	// Content makes what the thread tid is to read. pin is the file. The error EACCES leaves the open to the kernel.
+	Content func(pin kernel.Pin, tid int) ([]byte, error)
+}
+
+// Files answers opens of some files for reading with files in memory, which stay as they are when they are opened. Under
+// which path a file is opened does not matter. It decides nothing about access: what it does not answer is the kernel's.
+type Files struct {
+	Name string // of the files in memory, for /proc
+	// Maybe says whether a file may have a substitute, by one look: it is asked for every open.
+	Maybe func(st *unix.Stat_t) bool
+	// For returns the substitute of a pinned file, nil for none.
+	For func(pin kernel.Pin) *Substitute
+	// Absent returns the substitute of a file that is not there, nil for none. It may be nil itself.
+	Absent  func(r *Request) *Substitute
+	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
+	Journal supervise.Journal
+}
+
+// Plain reports whether flags are those of an open for reading and nothing else. Others are the kernel's to answer: they
+// read nothing, or change something, or fail.
+func Plain(flags int) bool {
+	const more = unix.O_ACCMODE | unix.O_TRUNC | unix.O_DIRECT | unix.O_NOATIME
+	r := Request{Flags: flags}
+	return r.Reads() && flags&more == 0
+}
+
+// Open answers an open, or passes it on.
+func (f *Files) Open(c *supervise.Call, spec Spec) supervise.Verdict {
+	kernelDecides := supervise.Pass(supervise.KernelDecides)
+	r, err := spec.Read(c)
+	if err != nil || !Plain(r.Flags) {
+		return kernelDecides
+	}
+	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
+		return kernelDecides
+	}
+	var s *Substitute
+	pin, err := f.pin(&r)
+	switch {
+	case err == nil:
+		defer pin.Close()
+		s = f.For(pin)
+	case errors.Is(err, errAbsent) && f.Absent != nil && r.Flags&unix.O_CREAT == 0:
+		s = f.Absent(&r)
+	}
+	if s == nil || !f.Grants(pin.Path, abi.FSReadFile) && !f.Grants(s.Path, abi.FSReadFile) {
+		return kernelDecides
+	}
+	content, err := s.Content(pin, c.TID)
+	if !c.Valid() {
+		return supervise.Errno(unix.ESRCH)
+	}
+	if errors.Is(err, unix.EACCES) {
+		return kernelDecides // it refuses as well
+	}
+	var fd int
+	if err == nil {
+		fd, err = kernel.SealedFile(f.Name, content)
+	}
+	if err != nil {
+		f.Journal.Record(supervise.Event{
+			Kind: "error", PID: c.TID, Syscall: spec.Name, Path: s.Path, Verdict: "EIO",
+			Reason: "the file cannot be shown: " + err.Error(),
+		})
+		return supervise.Errno(unix.EIO)
+	}
+	return supervise.AddFD(fd, uint32(r.Flags)&unix.O_CLOEXEC)
+}
+
+var (
+	errAnother = errors.New("another file")
+	errAbsent  = errors.New("nothing there")
+)
+
+// pin holds the file that is asked for, if it may be one of ours. Where the caller restricts the way to it the kernel's
+// rules for that hold.
+func (f *Files) pin(r *Request) (kernel.Pin, error) {
+	if r.Resolve != 0 {
+		return kernel.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
+	}
+	// Most opens are of other files, and one look tells.
+	seen := r.Seen()
+	st, err := Look(seen, r.Follows())
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return kernel.Pin{}, errAbsent
+	case err != nil || !f.Maybe(&st):
+		return kernel.Pin{}, errAnother
+	}
+	flags := unix.O_PATH | unix.O_CLOEXEC
+	if !r.Follows() {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(seen, flags, 0)
+	if err != nil {
+		return kernel.Pin{}, err
+	}
+	p := kernel.Pin{FD: fd}
+	p.Path, _ = os.Readlink(p.SelfPath())
+	return p, nil
+}
+
+// Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything. It
+// is for a handler that opens files on behalf, with flags as in open(2).
+func (f *Files) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
+	if !Plain(flags) {
+		return nil, false, nil
+	}
+	s := f.For(pin)
+	if s == nil {
+		return nil, false, nil
+	}
+	content, err = s.Content(pin, tid)
+	return content, true, err
+}
