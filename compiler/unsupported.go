@@ -45,10 +45,6 @@ var gaps = []gap{
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 
 	{"rules.on", networkEvents, ""},
-	ruleField("rules.if.host", func(r *policy.DynamicRule) policy.Origin { return used(r.If.Host) }),
-	ruleField("rules.if.port", func(r *policy.DynamicRule) policy.Origin { return used(r.If.Port) }),
-	ruleField("rules.if.protocol", func(r *policy.DynamicRule) policy.Origin { return used(r.If.Protocol) }),
-	{"rules.do.restrict_network", networkRestrictions, ""},
 	{"tests.case.http", httpTests, ""},
 }
 
@@ -137,51 +133,18 @@ func showsProcesses(path string) bool {
 	return entry == "self" || entry == "thread-self" || strings.Contains(entry, "${") || err == nil
 }
 
-// networkEvents: what sockets do is not held yet.
+// networkEvents: what is bound is not held yet.
 func networkEvents(p *policy.Policy) []policy.Origin {
 	var uses []policy.Origin
 	for _, r := range p.Rules.Items {
 		for _, on := range r.V.On.Items {
 			switch on.V {
-			case "connect", "bind", "sendto", "network":
+			case "bind", "network":
 				uses = append(uses, on.Origin)
 			}
 		}
 	}
 	return uses
-}
-
-func networkRestrictions(p *policy.Policy) []policy.Origin {
-	var uses []policy.Origin
-	for _, r := range p.Rules.Items {
-		for _, do := range r.V.Do.Items {
-			if l := do.V.RestrictNetwork; l.Set {
-				uses = append(uses, l.Origin)
-			}
-		}
-	}
-	return uses
-}
-
-// ruleField is a gap of a condition of dynamic rules.
-func ruleField(path string, origin func(*policy.DynamicRule) policy.Origin) gap {
-	return gap{path: path, uses: func(p *policy.Policy) []policy.Origin {
-		var uses []policy.Origin
-		for i := range p.Rules.Items {
-			if o := origin(&p.Rules.Items[i].V); o.File != "" {
-				uses = append(uses, o)
-			}
-		}
-		return uses
-	}}
-}
-
-// used is the place of a value that is set.
-func used[T any](v policy.Val[T]) policy.Origin {
-	if !v.Set {
-		return policy.Origin{}
-	}
-	return v.Origin
 }
 
 func httpSection(p *policy.Policy) []policy.Origin {

@@ -80,6 +80,24 @@ func TestCmdOnEvent(t *testing.T) {
 				t.Errorf("without objection: %q, %v", out, err)
 			}
 		})
+		t.Run("denies_a_connection", func(t *testing.T) {
+			l := listen(t, "tcp4", "127.0.0.1:0")
+			a := load(t, b, exectest.Grants{More: `rules: [{on: ["connect"], then: "audit"}]` + "\nnetwork: allow: [\"tcp://*:" + port(l) + "\"]"})
+			for _, want := range []string{"ok\n", "errno EHOSTUNREACH\n"} {
+				c := a.Command(bounded(t), b.Probe, "connect", l.Addr().String(), stream, "0")
+				if err := c.OnEvent(func(e exec.Event) exec.Outcome {
+					if want != "ok\n" && e.Syscall == "connect" && e.Address == "tcp "+l.Addr().String() {
+						return exec.Deny(unix.EHOSTUNREACH)
+					}
+					return exec.Outcome{}
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if out, err := c.Output(); err != nil || string(out) != want {
+					t.Errorf("%q, %v, want %q", out, err, want)
+				}
+			}
+		})
 		t.Run("kills", func(t *testing.T) {
 			_, out, err := run(t, func(e exec.Event) exec.Outcome {
 				if slices.Contains(e.Argv, "worst") {

@@ -52,8 +52,8 @@ func KillProcess() Outcome { return Outcome{Kind: ir.OutcomeKill} }
 
 // OnEvent has f asked about every call that the policy's rules look at and let through. Which calls those are is the
 // policy's to say: a rule such as {on: ["process"], then: "audit"} shows every program and process. f may be called from
-// several goroutines at once. The caller waits for it, and for programs and processes the whole sandbox does, so f should
-// be quick: a call that f has not decided within five seconds, or about which it panics, fails with EPERM.
+// several goroutines at once. The caller waits for it, and for programs, processes and addresses the whole sandbox does, so
+// f should be quick: a call that f has not decided within five seconds, or about which it panics, fails with EPERM.
 func (c *Cmd) OnEvent(f func(Event) Outcome) error {
 	p := c.artifact.Program
 	if len(p.Rules) == 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/hosts"
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/handler/ports"
+	"github.com/sandlock-go/sandlock/exec/handler/rules"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -22,28 +23,10 @@ import (
 // bindNet gives the parameters in the network policy their values.
 func (s *sandbox) bindNet() (problems []string) {
 	s.net = s.program.Net
-	bind := func(list []ir.NetPort, at ir.OriginRef) []ir.NetPort {
-		list = slices.Clone(list)
-		for i := range list {
-			p := &list[i]
-			if p.Param == "" {
-				continue
-			}
-			value, ok := s.bound.lookup(p.Param)
-			n, err := strconv.ParseUint(value, 10, 16)
-			if !ok || err != nil {
-				problems = append(problems, s.ruleError(at, fmt.Errorf("parameter %q is no port: %q", p.Param, value)).Error())
-				continue
-			}
-			*p = ir.NetPort{Lo: uint16(n), Hi: uint16(n)}
-		}
-		return list
-	}
-	s.net.DenyBind = bind(s.net.DenyBind, s.net.DenyBindOrigin)
-	s.net.Rules = slices.Clone(s.net.Rules)
-	for i := range s.net.Rules {
-		s.net.Rules[i].Ports = bind(s.net.Rules[i].Ports, s.net.Rules[i].Origin)
-	}
+	var unbound []string
+	s.net.DenyBind, problems = s.bindPortList(s.net.DenyBind, s.net.DenyBindOrigin)
+	s.net.Rules, unbound = s.bindPorts(s.net.Rules)
+	problems = append(problems, unbound...)
 	s.net.UnixPaths = slices.Clone(s.net.UnixPaths)
 	for i := range s.net.UnixPaths {
 		u := &s.net.UnixPaths[i]
@@ -60,6 +43,35 @@ func (s *sandbox) bindNet() (problems []string) {
 		}
 	}
 	return problems
+}
+
+// bindPorts gives the parameters in rules about destinations their values.
+func (s *sandbox) bindPorts(rules []ir.NetRule) (bound []ir.NetRule, problems []string) {
+	bound = slices.Clone(rules)
+	for i := range bound {
+		var unbound []string
+		bound[i].Ports, unbound = s.bindPortList(bound[i].Ports, bound[i].Origin)
+		problems = append(problems, unbound...)
+	}
+	return bound, problems
+}
+
+func (s *sandbox) bindPortList(list []ir.NetPort, at ir.OriginRef) (bound []ir.NetPort, problems []string) {
+	bound = slices.Clone(list)
+	for i := range bound {
+		p := &bound[i]
+		if p.Param == "" {
+			continue
+		}
+		value, ok := s.bound.lookup(p.Param)
+		n, err := strconv.ParseUint(value, 10, 16)
+		if !ok || err != nil {
+			problems = append(problems, s.ruleError(at, fmt.Errorf("parameter %q is no port: %q", p.Param, value)).Error())
+			continue
+		}
+		*p = ir.NetPort{Lo: uint16(n), Hi: uint16(n)}
+	}
+	return bound, problems
 }
 
 // maxOwnPorts bounds the rules of the executor's ruleset; a policy with more ports leaves its connections unguarded there.
@@ -120,7 +132,7 @@ func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
 }
 
 // network wires what connects and sends in place of the command.
-func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error {
+func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, j supervise.Journal) error {
 	if !s.notifies("connect") {
 		return nil
 	}
@@ -144,6 +156,9 @@ func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error
 	if p != nil {
 		policy.Translate = p.Translate
 	}
+	if dynamic != nil {
+		policy.Held = dynamic.Network
+	}
 	h, err := network.New(s.arch, policy, j)
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
@@ -157,12 +172,12 @@ func (s *sandbox) network(w *wired, p *ports.Handler, j supervise.Journal) error
 func (s *sandbox) showsHosts() bool { return s.program.Net.PinsNames() && s.notifies("openat") }
 
 // hostsFile wires what shows the addresses of names.
-func (s *sandbox) hostsFile(w *wired, rules *lowered, j supervise.Journal) {
+func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 	if !s.showsHosts() {
 		return
 	}
 	h := hosts.New(s.arch, hosts.Config{Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
-	rules.instead = append(rules.instead, h.Instead)
+	limits.instead = append(limits.instead, h.Instead)
 	w.list = append(w.list, h)
 }
 

@@ -3,6 +3,7 @@ package exec
 import (
 	"fmt"
 	"math"
+	"net/netip"
 
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
@@ -12,6 +13,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // bindRules expands the paths of the dynamic rules.
@@ -33,6 +35,9 @@ func (s *sandbox) bindRules() (problems []string) {
 		r.Do = append([]ir.Change(nil), r.Do...)
 		for i := range r.Do {
 			expand(&r.Do[i].Path, ir.ExpandPath)
+			var unbound []string
+			r.Do[i].Net, unbound = s.bindPorts(r.Do[i].Net)
+			problems = append(problems, unbound...)
 		}
 		s.rules = append(s.rules, r)
 	}
@@ -121,6 +126,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		LimitProcesses: func(n uint32) { limits.processes.Limit(n) },
 		LimitMemory:    func(n uint64) { limits.lower(n) },
 		Instead:        limits.read,
+		Names:          s.namesOf(),
 		Audited:        s.options.Audit != nil,
 	}
 	p.Restrict = func(process *supervise.Process, rule int) error {
@@ -129,6 +135,9 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 	if s.options.hooks.event != nil {
 		p.Hook = s.options.hooks.event
 	}
+	for i := range s.rules {
+		p.Networks = append(p.Networks, s.narrowed(&s.rules[i]))
+	}
 	for _, r := range s.reach.Paths {
 		if r.Access&abi.FSWriteFile != 0 {
 			p.Writable = append(p.Writable, r.Path)
@@ -136,6 +145,29 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 	}
 	h, err := rules.New(s.arch, p, child.PID, supervise.NewIndex(loop), loop, j)
 	return h, limits, err
+}
+
+// narrowed are the lists of destinations to which a rule narrows the network, as tables.
+func (s *sandbox) narrowed(r *ir.DynamicRule) (lists []*query.Network) {
+	for i := range r.Do {
+		if c := &r.Do[i]; c.Kind == ir.ChangeNetwork {
+			n := &ir.Net{Destinations: ir.DestinationsAllowed, Rules: c.Net}
+			lists = append(lists, query.NewNetwork(n, s.pins.Addresses, func(string) (uint16, bool) { return 0, false }))
+		}
+	}
+	return lists
+}
+
+// namesOf returns what tells the pinned names of an address.
+func (s *sandbox) namesOf() func(netip.Addr) []string {
+	names := map[netip.Addr][]string{}
+	for _, name := range s.pins.names {
+		for _, a := range s.pins.addresses[name] {
+			a = query.Canonical(a)
+			names[a] = append(names[a], name)
+		}
+	}
+	return func(a netip.Addr) []string { return names[a] }
 }
 
 // grantsUnless is grants without what rules have closed.

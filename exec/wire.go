@@ -120,7 +120,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if err != nil {
 		return w, err
 	}
-	if err := s.network(&w, ports, j); err != nil {
+	if err := s.network(&w, ports, dynamic, j); err != nil {
 		return w, err
 	}
 	if s.notifies("listen") {

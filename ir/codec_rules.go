@@ -13,6 +13,9 @@ func (w *wire) dynamicRule(r *DynamicRule) {
 	unsigned(m.must(9), &r.Scope)
 	m.optText(10, &r.Reason)
 	optUnsigned(m, 11, &r.Origin)
+	m.optText(12, &r.Host)
+	optUnsigned(m, 13, &r.Port)
+	optUnsigned(m, 14, &r.Protocol)
 	m.end()
 }
 
@@ -23,8 +26,9 @@ func (w *wire) outcome(o *Outcome) {
 }
 
 func (w *wire) change(c *Change) {
-	w.tuple(3)
+	w.tuple(4)
 	unsigned(w, &c.Kind)
 	unsigned(w, &c.Value)
 	w.text(&c.Path)
+	list(w, &c.Net, (*wire).netRule)
 }

@@ -1,7 +1,9 @@
 package ir
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -40,6 +42,15 @@ func (r *DynamicRule) conditions() string {
 	if r.Path != "" {
 		add("path %s", r.Path)
 	}
+	if r.Protocol != 0 {
+		add("protocol %s", r.Protocol)
+	}
+	if r.Host != "" {
+		add("host %s", r.host())
+	}
+	if r.Port != 0 {
+		add("port %d", r.Port)
+	}
 	if r.AfterExec {
 		add("after exec")
 	}
@@ -50,6 +61,14 @@ func (r *DynamicRule) conditions() string {
 		return "always"
 	}
 	return "if " + strings.Join(parts, " and ")
+}
+
+// host writes an address without its length.
+func (r *DynamicRule) host() string {
+	if prefix, err := netip.ParsePrefix(r.Host); err == nil && prefix.IsSingleIP() {
+		return prefix.Addr().String()
+	}
+	return r.Host
 }
 
 func (r *DynamicRule) changes() []string {
@@ -96,6 +115,12 @@ func (c Change) String() string {
 		return "restrict_processes " + strconv.FormatUint(c.Value, 10)
 	case ChangeMemory:
 		return "restrict_memory " + sizeText(c.Value)
+	case ChangeNetwork:
+		var list []string
+		for i := range c.Net {
+			list = append(list, c.Net[i].Describe())
+		}
+		return "restrict_network to " + cmp.Or(strings.Join(list, "; "), "nothing")
 	}
 	return "deny_path " + c.Path
 }
@@ -105,6 +130,9 @@ type ruleView struct {
 	Argv      string   `json:"argv_contains,omitempty"`
 	Exe       string   `json:"exe,omitempty"`
 	Path      string   `json:"path,omitempty"`
+	Host      string   `json:"host,omitempty"`
+	Port      uint16   `json:"port,omitempty"`
+	Protocol  string   `json:"protocol,omitempty"`
 	AfterExec bool     `json:"after_exec,omitempty"`
 	Count     uint32   `json:"count,omitempty"`
 	Then      string   `json:"then"`
@@ -123,7 +151,7 @@ func (p *Program) rulesView() []ruleView {
 			scope = "process"
 		}
 		views = append(views, ruleView{
-			r.On.Names(), r.Argv, r.Exe, r.Path, r.AfterExec, r.Count, r.Then.String(), r.changes(), scope, r.Reason, p.at(r.Origin),
+			r.On.Names(), r.Argv, r.Exe, r.Path, r.host(), r.Port, r.Protocol.String(), r.AfterExec, r.Count, r.Then.String(), r.changes(), scope, r.Reason, p.at(r.Origin),
 		})
 	}
 	return views

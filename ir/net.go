@@ -188,8 +188,12 @@ func (p *Program) checkNet() error {
 		return fmt.Errorf("more than %d rules", maxList)
 	}
 	for i := range n.Rules {
-		if err := p.checkNetRule(&n.Rules[i]); err != nil {
+		r := &n.Rules[i]
+		if err := p.checkNetRule(r); err != nil {
 			return fmt.Errorf("rules[%d]: %w", i, err)
+		}
+		if r.Kind == TargetHost && n.Destinations == DestinationsDenied {
+			return fmt.Errorf("rules[%d]: name %q in a list of what may not be reached", i, r.Target)
 		}
 	}
 	if n.HasWildcards() && !n.Resolver {
@@ -237,16 +241,12 @@ func (p *Program) checkNetRule(r *NetRule) error {
 			return fmt.Errorf("any destination, and %q", r.Target)
 		}
 	case TargetPrefix:
-		prefix, err := netip.ParsePrefix(r.Target)
-		if err != nil || prefix != prefix.Masked() || prefix.String() != r.Target || prefix.Addr().Is4In6() {
-			return fmt.Errorf("%q is not a CIDR block in canonical form", r.Target)
+		if err := checkNetPrefix(r.Target); err != nil {
+			return err
 		}
 	case TargetHost:
 		if err := checkHostName(strings.TrimPrefix(r.Target, Wildcard)); err != nil {
 			return err
-		}
-		if p.Net.Destinations == DestinationsDenied {
-			return fmt.Errorf("name %q in a list of what may not be reached", r.Target)
 		}
 	default:
 		return fmt.Errorf("kind of target %d is unknown", r.Kind)
@@ -260,6 +260,14 @@ func (p *Program) checkNetRule(r *NetRule) error {
 		}
 	}
 	return p.checkOrigin(r.Origin)
+}
+
+func checkNetPrefix(s string) error {
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil || prefix != prefix.Masked() || prefix.String() != s || prefix.Addr().Is4In6() {
+		return fmt.Errorf("%q is not a CIDR block in canonical form", s)
+	}
+	return nil
 }
 
 func (p *Program) checkNetPort(r *NetPort) error {

@@ -27,6 +27,12 @@ type DynamicRule struct {
 	Scope     RuleScope `cbor:"9,keyasint"`
 	Reason    string    `cbor:"10,keyasint,omitempty"`
 	Origin    OriginRef `cbor:"11,keyasint,omitempty"`
+
+	// What a call on a socket names (events of the network only): a CIDR block as in [NetRule], or a name, "*." before it
+	// included; a port; one of the protocols.
+	Host     string    `cbor:"12,keyasint,omitempty"`
+	Port     uint16    `cbor:"13,keyasint,omitempty"`
+	Protocol Protocols `cbor:"14,keyasint,omitempty"`
 }
 
 // Events is a set of kinds of held system calls.
@@ -43,10 +49,17 @@ const (
 	EventMake     Events = 1 << 6 // mkdir, mkdirat, mknod, mknodat, symlink, symlinkat
 	EventTruncate Events = 1 << 7 // truncate
 
+	EventConnect Events = 1 << 8  // connect to an internet address
+	EventBind    Events = 1 << 9  // bind to an internet address
+	EventSend    Events = 1 << 10 // sendto, sendmsg, sendmmsg: each datagram to an internet address that the call names
+
 	// EventFile is every event that names a file to use or change.
 	EventFile = EventOpen | EventUnlink | EventRename | EventLink | EventMake | EventTruncate
 
-	knownEvents = EventExec | EventClone | EventFile
+	// EventNetwork is every event that names an internet address.
+	EventNetwork = EventConnect | EventBind | EventSend
+
+	knownEvents = EventExec | EventClone | EventFile | EventNetwork
 )
 
 var eventNames = []struct {
@@ -55,6 +68,7 @@ var eventNames = []struct {
 }{
 	{EventExec, "execve"}, {EventClone, "clone"}, {EventOpen, "open"}, {EventUnlink, "unlink"}, {EventRename, "rename"},
 	{EventLink, "link"}, {EventMake, "make"}, {EventTruncate, "truncate"},
+	{EventConnect, "connect"}, {EventBind, "bind"}, {EventSend, "sendto"},
 }
 
 // Names returns the events' names, as policies and the audit stream write them.
@@ -96,6 +110,8 @@ type Change struct {
 	Kind  ChangeKind
 	Value uint64   // for ChangeProcesses and ChangeMemory
 	Path  Template // for ChangeDenyPath
+	// Net is for ChangeNetwork: what may still be reached of what the network policy allows; empty: nothing.
+	Net []NetRule
 }
 
 // ChangeKind is the kind of change.
@@ -106,6 +122,7 @@ const (
 	ChangeProcesses ChangeKind = 1 // at most Value live processes
 	ChangeMemory    ChangeKind = 2 // at most Value bytes of memory
 	ChangeDenyPath  ChangeKind = 3 // Path and everything beneath it is closed
+	ChangeNetwork   ChangeKind = 4 // nothing is reached that Net does not name, too
 )
 
 // RuleScope says whose events count and whom changes bind.
@@ -118,10 +135,15 @@ const (
 )
 
 // DeniesPaths reports whether some rule can close a path.
-func (p *Program) DeniesPaths() bool {
+func (p *Program) DeniesPaths() bool { return p.changes(ChangeDenyPath) }
+
+// RestrictsNetwork reports whether some rule can narrow what is reached.
+func (p *Program) RestrictsNetwork() bool { return p.changes(ChangeNetwork) }
+
+func (p *Program) changes(kind ChangeKind) bool {
 	for i := range p.Rules {
-		for _, c := range p.Rules[i].Do {
-			if c.Kind == ChangeDenyPath {
+		for j := range p.Rules[i].Do {
+			if p.Rules[i].Do[j].Kind == kind {
 				return true
 			}
 		}
@@ -161,7 +183,7 @@ func (p *Program) VerifiesExec() bool {
 }
 
 // HeldEvents returns the events that the supervisor must see: those that rules name and, where a rule can close a path
-// or asks what the command has executed, those that it takes to keep that.
+// or narrow the network, or asks what the command has executed, those that it takes to keep that.
 func (p *Program) HeldEvents() Events {
 	var held Events
 	for i := range p.Rules {
@@ -176,6 +198,9 @@ func (p *Program) HeldEvents() Events {
 	}
 	if p.DeniesPaths() {
 		held |= EventExec | EventFile
+	}
+	if p.RestrictsNetwork() {
+		held |= EventConnect | EventSend
 	}
 	return held
 }
@@ -234,6 +259,10 @@ func (p *Program) checkRule(r *DynamicRule) error {
 		return errors.New("a condition on arguments, and an event that has none")
 	case r.Path != "" && r.On&^EventFile != 0:
 		return errors.New("a condition on a path, and an event that has none")
+	case (r.Host != "" || r.Port != 0 || r.Protocol != 0) && r.On&^EventNetwork != 0:
+		return errors.New("a condition on an address, and an event that has none")
+	case r.Protocol > ICMP || r.Protocol&(r.Protocol-1) != 0:
+		return fmt.Errorf("protocols %#x, want one", uint8(r.Protocol))
 	case r.Scope != ScopeSandbox && r.Scope != ScopeProcess:
 		return fmt.Errorf("scope %d is unknown", r.Scope)
 	case r.Then.Kind > OutcomeKill:
@@ -256,6 +285,9 @@ func (p *Program) checkRule(r *DynamicRule) error {
 	if err := p.checkPattern(r.Path); err != nil {
 		return err
 	}
+	if err := p.checkRuleHost(r.Host); err != nil {
+		return err
+	}
 	for i := range r.Do {
 		if err := p.checkChange(r, &r.Do[i]); err != nil {
 			return fmt.Errorf("change %d: %w", i, err)
@@ -265,6 +297,20 @@ func (p *Program) checkRule(r *DynamicRule) error {
 		return fmt.Errorf("reason: %w", err)
 	}
 	return p.checkOrigin(r.Origin)
+}
+
+// checkRuleHost holds for a condition on an address. Names under a wildcard are known to the resolver alone.
+func (p *Program) checkRuleHost(host string) error {
+	if host == "" {
+		return nil
+	}
+	if strings.Contains(host, "/") {
+		return checkNetPrefix(host)
+	}
+	if strings.HasPrefix(host, Wildcard) && !p.Net.Resolver {
+		return errors.New("names with a wildcard need the resolver")
+	}
+	return checkHostName(strings.TrimPrefix(host, Wildcard))
 }
 
 func (p *Program) checkPattern(t Template) error {
@@ -293,7 +339,12 @@ func (p *Program) checkPattern(t Template) error {
 // checkChange holds for changes that can only narrow what the static policy allows.
 func (p *Program) checkChange(r *DynamicRule, c *Change) error {
 	limit, what := uint64(0), ""
+	if c.Kind != ChangeNetwork && len(c.Net) > 0 {
+		return errors.New("destinations for something else")
+	}
 	switch c.Kind {
+	case ChangeNetwork:
+		return p.checkNetChange(c)
 	case ChangeDenyPath:
 		if c.Value != 0 {
 			return errors.New("a number for a path")
@@ -313,6 +364,26 @@ func (p *Program) checkChange(r *DynamicRule, c *Change) error {
 		return fmt.Errorf("%d %s, the limit is %d: a rule can only narrow", c.Value, what, limit)
 	case r.Scope != ScopeSandbox && c.Kind == ChangeMemory && p.Limits.Backend == BackendCgroup:
 		return errors.New("a control group has one limit of memory, for the whole sandbox")
+	}
+	return nil
+}
+
+// checkNetChange holds for a list that is intersected with what the policy allows.
+func (p *Program) checkNetChange(c *Change) error {
+	if c.Value != 0 || c.Path != "" {
+		return errors.New("a number or a path for destinations")
+	}
+	if len(c.Net) > maxList {
+		return tooMany(len(c.Net), maxList)
+	}
+	for i := range c.Net {
+		r := &c.Net[i]
+		if strings.HasPrefix(r.Target, Wildcard) && !p.Net.Resolver {
+			return errors.New("names with a wildcard need the resolver")
+		}
+		if err := p.checkNetRule(r); err != nil {
+			return fmt.Errorf("destination %d: %w", i, err)
+		}
 	}
 	return nil
 }

@@ -58,6 +58,10 @@ func sample() *Program {
 			{On: EventExec, Argv: "--force", Exe: "/usr/bin/git", Count: 3, Then: Outcome{Kind: OutcomeErrno, Errno: 1}, Scope: ScopeSandbox, Reason: "no force", Origin: 1},
 			{On: EventFile, Path: "**/.git/hooks/**", AfterExec: true, Then: Outcome{Kind: OutcomeAudit}, Do: []Change{{Kind: ChangeDenyPath, Path: "${work}/.git"}}, Scope: ScopeProcess},
 			{On: EventClone | EventExec, Then: Outcome{Kind: OutcomeNone}, Do: []Change{{Kind: ChangeProcesses, Value: 4}, {Kind: ChangeMemory, Value: 64 << 20}}, Scope: ScopeSandbox},
+			{On: EventConnect | EventSend, Host: "10.0.0.0/8", Port: 443, Protocol: UDP, Then: Outcome{Kind: OutcomeNone}, Scope: ScopeProcess, Do: []Change{
+				{Kind: ChangeNetwork, Net: []NetRule{{Protocols: TCP, Kind: TargetHost, Target: "db.internal", Ports: []NetPort{{Lo: 1, Hi: 5}, {Param: "listen"}}, Origin: 1}}},
+				{Kind: ChangeNetwork},
+			}},
 		},
 		Net: Net{
 			Destinations: DestinationsAllowed, Private: true, Resolver: true, Unix: UnixGranted, PortRemap: true, Origin: 1, UnixOrigin: 2,

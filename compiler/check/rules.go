@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
@@ -16,11 +17,12 @@ func checkRules(c *checker) {
 	}
 	for i := range c.Rules.Items {
 		r := &c.Rules.Items[i].V
-		c.conditionFits(r, r.If.ArgvContains, ir.EventExec, "execve")
+		c.conditionFits(r, r.If.ArgvContains.Origin, r.If.ArgvContains.Set, ir.EventExec, "execve")
 		if v := r.If.ArgvContains; strings.Contains(v.V, "${") {
 			c.add(diag.At(v.Origin, "rule-text", "arguments are compared as they are: no parameter is replaced here").WithHint("write the text itself, or use exe or path"))
 		}
-		c.conditionFits(r, r.If.Path, ir.EventFile, "file, open, unlink and rename")
+		c.conditionFits(r, r.If.Path.Origin, r.If.Path.Set, ir.EventFile, "file, open, unlink and rename")
+		c.addresses(r)
 		for _, do := range r.Do.Items {
 			c.narrows(r, &do.V)
 		}
@@ -55,12 +57,12 @@ func events(r *policy.DynamicRule) (all ir.Events) {
 }
 
 // conditionFits refuses a condition on what only some of a rule's events have: the rule would never match the others.
-func (c *checker) conditionFits(r *policy.DynamicRule, v policy.Val[string], has ir.Events, names string) {
-	if !v.Set {
+func (c *checker) conditionFits(r *policy.DynamicRule, origin policy.Origin, set bool, has ir.Events, names string) {
+	if !set {
 		return
 	}
 	if lacking := events(r) &^ has; lacking != 0 {
-		d := diag.At(v.Origin, "rule-condition", "only %s events have it, and the rule is also about %s", names, strings.Join(lacking.Names(), ", "))
+		d := diag.At(origin, "rule-condition", "only %s events have it, and the rule is also about %s", names, strings.Join(lacking.Names(), ", "))
 		c.add(d.WithHint("write another rule for the other events"))
 	}
 }
@@ -101,4 +103,51 @@ func (c *checker) reached(i int) {
 			return
 		}
 	}
+}
+
+// addresses refuses conditions on what a call on a socket names where they can never hold, and names without addresses.
+func (c *checker) addresses(r *policy.DynamicRule) {
+	const network = "network, connect, bind and sendto"
+	f := &r.If
+	c.conditionFits(r, f.Host.Origin, f.Host.Set, ir.EventNetwork, network)
+	c.conditionFits(r, f.Port.Origin, f.Port.Set, ir.EventNetwork, network)
+	c.conditionFits(r, f.Protocol.Origin, f.Protocol.Set, ir.EventNetwork, network)
+	if f.Port.Set && f.Protocol.V == "icmp" {
+		c.add(diag.At(f.Port.Origin, "rule-condition", "icmp has no ports").WithNote(f.Protocol.Origin.Place, "the protocol is set at"))
+	}
+	if f.Host.Set {
+		if rule, err := policy.ParseNetRule(f.Host.V); err == nil && rule.Kind == policy.TargetHost {
+			c.known(f.Host.Origin, rule.Host)
+		}
+	}
+	for _, do := range r.Do.Items {
+		list := do.V.RestrictNetwork
+		if !list.Set {
+			continue
+		}
+		if n := &c.Network; len(n.Allow.Items)+len(n.Deny.Items) == 0 {
+			c.warnf(list.Origin, "no-effect", "nothing can be reached anyway")
+		}
+		for _, it := range list.Items {
+			if it.V.Kind == policy.TargetHost {
+				c.known(it.Origin, it.V.Host)
+			}
+		}
+	}
+}
+
+// known refuses a name that has no addresses: those of names in network.allow and network.hosts are known, and others only
+// where a lock file gives them or the sandbox asks a resolver of its own.
+func (c *checker) known(o policy.Origin, name string) {
+	n := &c.Network
+	allowed := func(it policy.Val[policy.NetRule]) bool { return it.V.Kind == policy.TargetHost && it.V.Host == name }
+	given := func(it policy.Val[policy.PinnedHost]) bool { return it.V.Name == name }
+	wildcard := strings.HasPrefix(name, ir.Wildcard)
+	if slices.ContainsFunc(n.Allow.Items, allowed) || slices.ContainsFunc(n.Hosts.Items, given) || n.Resolver.V {
+		return
+	}
+	if n.Resolve.V == "compile" && !wildcard {
+		return // compiler/lock sees to it
+	}
+	c.add(diag.At(o, "rule-host", "%s has no address here: neither network.allow nor network.hosts names it", name).WithHint("give it one in network.hosts"))
 }

@@ -134,9 +134,22 @@ func Names(p *policy.Policy) []Wanted {
 		}
 		names = append(names, Wanted{name, o})
 	}
-	for _, it := range p.Network.Allow.Items {
-		if it.V.Kind == policy.TargetHost {
-			add(it.V.Host, it.Origin)
+	rules := func(list policy.List[policy.NetRule]) {
+		for _, it := range list.Items {
+			if it.V.Kind == policy.TargetHost {
+				add(it.V.Host, it.Origin)
+			}
+		}
+	}
+	rules(p.Network.Allow)
+	for _, it := range p.Rules.Items {
+		if host := it.V.If.Host; host.Set {
+			if r, err := policy.ParseNetRule(host.V); err == nil && r.Kind == policy.TargetHost {
+				add(r.Host, host.Origin)
+			}
+		}
+		for _, do := range it.V.Do.Items {
+			rules(do.V.RestrictNetwork)
 		}
 	}
 	slices.SortFunc(names, func(a, b Wanted) int { return cmp.Compare(a.Name, b.Name) })

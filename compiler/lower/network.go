@@ -217,9 +217,7 @@ func trapSockets(u *Unit) {
 		trap(field+": the supervisor connects", origin, nil, "connect")
 	}
 	if unixGate || n.RestrictsDatagrams() || n.PortRemap && u.Filter.UDP {
-		unaddressed := settled("no destination is named", cond(4, ir.OpEq, all, 0))
-		trap(field+": the supervisor sends", origin, []ir.Clause{unaddressed}, "sendto")
-		trap(field+": the supervisor sends", origin, nil, "sendmsg", "sendmmsg")
+		trapSends(u, field+": the supervisor sends", origin)
 	}
 	switch {
 	case n.PortRemap:
@@ -228,6 +226,14 @@ func trapSockets(u *Unit) {
 	case len(n.DenyBind) > 0:
 		trap("network.deny_bind: the supervisor binds", n.DenyBindOrigin, nil, "bind")
 	}
+}
+
+// trapSends has the calls notified that send to a destination which they may name.
+func trapSends(u *Unit, reason string, origin ir.OriginRef) {
+	unaddressed := settled("no destination is named", cond(4, ir.OpEq, all, 0))
+	u.Filter.Traps = append(u.Filter.Traps,
+		seccomp.Trap{Names: []string{"sendto"}, Reason: reason, Origin: origin, Clauses: []ir.Clause{unaddressed}},
+		seccomp.Trap{Names: []string{"sendmsg", "sendmmsg"}, Reason: reason, Origin: origin})
 }
 
 func destinationField(n *ir.Net) string {

@@ -2,6 +2,7 @@ package lower
 
 import (
 	"math"
+	"net/netip"
 
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/compiler/seccomp"
@@ -14,7 +15,8 @@ var rulesFields = []string{"rules"}
 // RuleEvents maps what a rule looks at to events; compiler/check asks too.
 var RuleEvents = map[string]ir.Events{
 	"execve": ir.EventExec, "clone": ir.EventClone, "open": ir.EventOpen, "unlink": ir.EventUnlink, "rename": ir.EventRename,
-	"process": ir.EventExec | ir.EventClone, "file": ir.EventFile,
+	"connect": ir.EventConnect, "bind": ir.EventBind, "sendto": ir.EventSend,
+	"process": ir.EventExec | ir.EventClone, "file": ir.EventFile, "network": ir.EventNetwork,
 }
 
 // heldCalls are the calls behind each event, but for the fork family, which has a gate of its own.
@@ -29,6 +31,8 @@ var heldCalls = []struct {
 	{ir.EventLink, []string{"link", "linkat"}},
 	{ir.EventMake, []string{"mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat"}},
 	{ir.EventTruncate, []string{"truncate"}},
+	{ir.EventConnect, []string{"connect"}},
+	{ir.EventBind, []string{"bind"}},
 }
 
 // Rules lowers the dynamic rules, and has exactly the calls held that they look at.
@@ -50,6 +54,9 @@ func Rules(u *Unit) {
 		if held&h.event != 0 {
 			u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: h.calls, Reason: "rules", Origin: origin})
 		}
+	}
+	if held&ir.EventSend != 0 && (u.Filter.UDP || u.Filter.ICMP) { // no other socket sends where a call says
+		trapSends(u, "rules", origin)
 	}
 	keepLineage(u, origin)
 	keepTags(u, origin)
@@ -89,6 +96,7 @@ func dynamicRule(u *Unit, it policy.Val[policy.DynamicRule]) ir.DynamicRule {
 	src := &it.V
 	r := ir.DynamicRule{
 		Argv: src.If.ArgvContains.V, Exe: src.If.Exe.V, Path: src.If.Path.V, AfterExec: src.If.After.V == "exec", Count: src.If.Count.V,
+		Host: ruleHost(src.If.Host.V), Port: src.If.Port.V, Protocol: protocols[src.If.Protocol.V],
 		Then: outcome(&src.Then), Scope: ir.ScopeSandbox, Reason: src.Reason.V, Origin: u.ref(it.Origin),
 	}
 	for _, on := range src.On.Items {
@@ -105,9 +113,21 @@ func dynamicRule(u *Unit, it policy.Val[policy.DynamicRule]) ir.DynamicRule {
 			r.Do = append(r.Do, ir.Change{Kind: ir.ChangeMemory, Value: do.V.RestrictMemory.V})
 		case do.V.DenyPath.Set:
 			r.Do = append(r.Do, ir.Change{Kind: ir.ChangeDenyPath, Path: do.V.DenyPath.V})
+		case do.V.RestrictNetwork.Set:
+			r.Do = append(r.Do, ir.Change{Kind: ir.ChangeNetwork, Net: netRules(u, do.V.RestrictNetwork)})
 		}
 	}
 	return r
+}
+
+var protocols = map[string]ir.Protocols{"tcp": ir.TCP, "udp": ir.UDP, "icmp": ir.ICMP}
+
+// ruleHost writes an address as a block.
+func ruleHost(host string) string {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return netip.PrefixFrom(addr, addr.BitLen()).String()
+	}
+	return host
 }
 
 func outcome(o *policy.RuleOutcome) ir.Outcome {
@@ -143,5 +163,8 @@ func ruleMechanisms(u *Unit, add adder) {
 	}
 	if held&ir.EventFile != 0 {
 		add("rules", "notify, on behalf", "where a path matters the supervisor pins the file, decides, and carries the call out itself: swapping the path is of no use")
+	}
+	if held&ir.EventNetwork != 0 {
+		add("rules", "notify, on behalf", "the supervisor decides by a copy of the address, and connects, sends and binds itself")
 	}
 }

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -16,6 +17,11 @@ type Held struct {
 	Programs []File
 	// Files are what the call names: one, or source and target.
 	Files []File
+	// Protocol and To are what a call on a socket names (EventNetwork).
+	Protocol ir.Protocols
+	To       netip.AddrPort
+	// Names returns the names by which the sandbox has an address. nil: there are none.
+	Names func(netip.Addr) []string
 	// AfterExec says that the command has itself executed another program.
 	AfterExec bool
 }
@@ -42,8 +48,8 @@ type HeldDecision struct {
 // the event are; writable lists the directories that patterns without a leading slash are relative to. count is called
 // for each rule whose other conditions hold and returns how many events, this one included, have met them.
 //
-// An event may involve several programs or files. A rule that narrows matches if any of them does; one that lets
-// through must match all, so that no denied thing hides behind an allowed one.
+// An event may involve several programs or files, and an address may stand for another. A rule that narrows matches if
+// any of them does; one that lets through must match all, so that no denied thing hides behind an allowed one.
 func Rules(rules []ir.DynamicRule, e *Held, writable []string, count func(rule int) uint64) HeldDecision {
 	d := HeldDecision{Outcome: ir.Outcome{Kind: ir.OutcomeAllow}, Rule: NoRule}
 	for i := range rules {
@@ -72,7 +78,13 @@ func matches(r *ir.DynamicRule, e *Held, writable []string) (any, all bool) {
 	if r.Argv != "" && !slices.ContainsFunc(e.Argv, func(arg string) bool { return strings.Contains(arg, r.Argv) }) {
 		return false, false
 	}
+	if r.Protocol != 0 && r.Protocol != e.Protocol || r.Port != 0 && (e.Protocol == ir.ICMP || r.Port != e.To.Port()) {
+		return false, false
+	}
 	any, all = true, true
+	if r.Host != "" {
+		any, all = e.reaches(r.Host)
+	}
 	involved := func(files []File, match func(*File) bool) {
 		n := 0
 		for i := range files {
@@ -89,6 +101,45 @@ func matches(r *ir.DynamicRule, e *Held, writable []string) (any, all bool) {
 		involved(e.Files, func(f *File) bool { return f.matchesPattern(r.Path, writable) })
 	}
 	return any, all
+}
+
+// reaches tells whether the address is what a rule names: as itself, and as any of the addresses that it may lead to.
+func (e *Held) reaches(host string) (any, all bool) {
+	addr := Canonical(e.To.Addr())
+	if all = e.named(host, addr); all {
+		return true, true
+	}
+	if e.named(host, plain(e.To.Addr())) { // 0.0.0.0 and :: as such
+		return true, false
+	}
+	inner, ok := Embedded(addr)
+	return ok && e.named(host, Canonical(inner)), false
+}
+
+// named tells whether an address is what a rule names.
+func (e *Held) named(host string, addr netip.Addr) bool {
+	if strings.Contains(host, "/") {
+		prefix, err := netip.ParsePrefix(host)
+		return err == nil && prefix.Contains(addr)
+	}
+	return e.Names != nil && slices.ContainsFunc(e.Names(addr), func(name string) bool { return MatchName(host, name) })
+}
+
+// Leaves decides whether a list of destinations, to which the network was narrowed, holds an address: as such, or by a
+// name that the sandbox has it by.
+func (w *Network) Leaves(protocol ir.Protocols, to netip.AddrPort, names func(netip.Addr) []string) bool {
+	if allowed, _ := w.Decide(protocol, to); allowed {
+		return true
+	}
+	if names == nil {
+		return false
+	}
+	for _, name := range names(Canonical(to.Addr())) {
+		if allowed, _ := w.Among(w.NameRules(name), protocol, to.Port()); allowed {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *File) is(name string) bool { return f.Path == name || slices.Contains(f.Also, name) }

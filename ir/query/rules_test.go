@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -71,6 +72,89 @@ func TestRules(t *testing.T) {
 		if got.Outcome != tc.want || got.Rule != tc.rule || !slices.Equal(got.Do, tc.do) {
 			t.Errorf("%s: got %+v, want %v by rule %d, changes of %v", tc.name, got, tc.want, tc.rule, tc.do)
 		}
+	}
+}
+
+func TestRulesAddresses(t *testing.T) {
+	names := func(a netip.Addr) []string {
+		if a == netip.MustParseAddr("192.0.2.7") {
+			return []string{"api.example.com", "cdn.example"}
+		}
+		return nil
+	}
+	host := func(host string) ir.DynamicRule { return ir.DynamicRule{On: ir.EventNetwork, Host: host, Then: denied} }
+	allow := func(r ir.DynamicRule) ir.DynamicRule { r.Then = allowed; return r }
+	port, udp := ir.DynamicRule{On: ir.EventConnect, Port: 443, Then: denied}, ir.DynamicRule{On: ir.EventNetwork, Protocol: ir.UDP, Then: denied}
+	for _, tc := range []struct {
+		rule     ir.DynamicRule
+		protocol ir.Protocols
+		to       string
+		want     bool
+	}{
+		{port, ir.TCP, "192.0.2.7:443", true},
+		{port, ir.TCP, "192.0.2.7:444", false},
+		{port, ir.UDP, "[::1]:443", true},
+		{ir.DynamicRule{On: ir.EventSend, Port: 443, Then: denied}, ir.UDP, "192.0.2.7:443", false},
+		{udp, ir.UDP, "192.0.2.7:443", true},
+		{udp, ir.TCP, "192.0.2.7:443", false},
+		{port, ir.ICMP, "192.0.2.7:443", false},
+		{host("192.0.2.0/24"), ir.TCP, "192.0.2.7:1", true},
+		{host("192.0.2.0/24"), ir.TCP, "192.0.3.7:1", false},
+		{host("192.0.2.0/24"), ir.TCP, "[::ffff:192.0.2.7]:1", true},
+		{host("192.0.2.0/24"), ir.TCP, "[64:ff9b::c000:207]:1", true},
+		{host("127.0.0.0/8"), ir.TCP, "0.0.0.0:1", true},
+		{host("0.0.0.0/32"), ir.TCP, "0.0.0.0:1", true},
+		{host("::1/128"), ir.TCP, "[::]:1", true},
+		{host("fe80::/10"), ir.TCP, "[fe80::1%1]:1", true},
+		{host("api.example.com"), ir.TCP, "192.0.2.7:1", true},
+		{host("cdn.example"), ir.TCP, "[::ffff:192.0.2.7]:1", true},
+		{host("cdn.example"), ir.TCP, "[64:ff9b::c000:207]:1", true},
+		{host("*.example.com"), ir.TCP, "192.0.2.7:1", true},
+		{host("*.cdn.example"), ir.TCP, "192.0.2.7:1", false},
+		{host("api.example.com"), ir.TCP, "192.0.2.8:1", false},
+	} {
+		e := query.Held{Kind: ir.EventConnect, Protocol: tc.protocol, To: netip.MustParseAddrPort(tc.to), Names: names}
+		if got := query.Rules([]ir.DynamicRule{tc.rule}, &e, nil, nil).Outcome == denied; got != tc.want {
+			t.Errorf("%+v, %v %s: denied %v, want %v", tc.rule, tc.protocol, tc.to, got, tc.want)
+		}
+	}
+	// What may lead elsewhere is not let through for where it leads.
+	for to, want := range map[string]ir.Outcome{"192.0.2.7:1": allowed, "[::ffff:192.0.2.7]:1": allowed, "[64:ff9b::c000:207]:1": denied} {
+		e := query.Held{Kind: ir.EventConnect, Protocol: ir.TCP, To: netip.MustParseAddrPort(to), Names: names}
+		rules := []ir.DynamicRule{allow(host("192.0.2.0/24")), {On: ir.EventConnect, Then: denied}}
+		if got := query.Rules(rules, &e, nil, nil).Outcome; got != want {
+			t.Errorf("%s: %v, want %v", to, got, want)
+		}
+	}
+}
+
+func TestLeaves(t *testing.T) {
+	n := ir.Net{Destinations: ir.DestinationsAllowed, Resolver: true, Rules: []ir.NetRule{
+		{Protocols: ir.TCP, Kind: ir.TargetPrefix, Target: "10.0.0.0/8", Ports: []ir.NetPort{{Lo: 80, Hi: 81}}},
+		{Protocols: ir.UDP, Kind: ir.TargetHost, Target: "*.example.com", Ports: []ir.NetPort{{Lo: 53, Hi: 53}}},
+	}}
+	learned := func(a netip.Addr) []string {
+		if a == netip.MustParseAddr("192.0.2.7") {
+			return []string{"api.example.com"}
+		}
+		return nil
+	}
+	w := query.NewNetwork(&n, func(string) []netip.Addr { return nil }, nil)
+	for _, tc := range []struct {
+		protocol ir.Protocols
+		to       string
+		want     bool
+	}{
+		{ir.TCP, "10.1.2.3:81", true}, {ir.TCP, "10.1.2.3:82", false}, {ir.UDP, "10.1.2.3:80", false}, {ir.TCP, "11.0.0.1:80", false},
+		{ir.UDP, "192.0.2.7:53", true}, {ir.TCP, "192.0.2.7:53", false}, {ir.UDP, "192.0.2.7:54", false}, {ir.UDP, "192.0.2.8:53", false},
+	} {
+		if got := w.Leaves(tc.protocol, netip.MustParseAddrPort(tc.to), learned); got != tc.want {
+			t.Errorf("%v %s: %v, want %v", tc.protocol, tc.to, got, tc.want)
+		}
+	}
+	nothing := query.NewNetwork(&ir.Net{Destinations: ir.DestinationsAllowed}, nil, nil)
+	if nothing.Leaves(ir.TCP, netip.MustParseAddrPort("10.1.2.3:80"), learned) {
+		t.Error("an empty list leaves something")
 	}
 }
 

@@ -38,21 +38,24 @@ func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
 }
 
 func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket.Address) supervise.Verdict {
+	takesBack := to.Family() == unix.AF_UNSPEC
+	destination, ok := to.Internet()
+	// Decided before the alarm is set, which is not to cut short what rules look at.
+	refused := ok && !takesBack && !h.allowed(c, s.Transport(), destination)
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
-	if to.Family() == unix.AF_UNSPEC {
+	if takesBack {
 		// Takes the destination back (connect(2)).
 		defer s.Close()
 		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
 	}
-	destination, ok := to.Internet()
 	if !ok {
 		defer s.Close()
 		return supervise.FromError(kernel.Connect(s.FD, to.Bytes())) // for the errno: the kernel takes no such address either
 	}
-	if !h.allowed(c, s.Transport(), destination) {
+	if refused {
 		s.Close()
-		return supervise.Errno(h.policy.Refusal)
+		return supervise.Errno(h.refusal)
 	}
 	h.translate(s.Transport(), to, destination)
 	if s.Protocol != unix.IPPROTO_TCP {

@@ -28,6 +28,9 @@ import (
 type Policy struct {
 	// Decide says whether a destination may be reached. It is asked for every call and must not allocate.
 	Decide func(protocol ir.Protocols, to netip.AddrPort) bool
+	// Held has the dynamic rules look at a call before it has any effect; nil where there are none. What does not narrow is
+	// for Decide to decide.
+	Held func(c *supervise.Call, syscall string, event ir.Events, protocol ir.Protocols, to netip.AddrPort) ir.Outcome
 	// Explain says the same in words, for what Decide has refused.
 	Explain func(protocol ir.Protocols, to netip.AddrPort) query.Ruling
 	// Refusal is what calls with a refused destination fail with.
@@ -47,6 +50,8 @@ type Handler struct {
 	journal supervise.Journal
 	calls   map[abi.Sysno]call
 	alarm   *kernel.Alarm // of the loop's thread
+	refusal unix.Errno    // what the destination that was refused last is refused with
+	kill    bool          // a rule has the caller killed
 	known
 	outbox
 }
@@ -98,13 +103,24 @@ func (h *Handler) Close() {
 }
 
 // Handle carries a call out, or refuses it.
-func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.calls[c.Nr].handle(h, c) }
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	h.kill = false
+	v := h.calls[c.Nr].handle(h, c)
+	if h.kill {
+		return supervise.Kill()
+	}
+	return v
+}
 
-// allowed decides about a destination, and records a refusal.
+// allowed decides about a destination, and records a refusal. The call then fails with h.refusal, at once.
 func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
+	if h.refusedByRule(c, protocol, to) {
+		return false
+	}
 	if h.policy.Decide(protocol, to) {
 		return true
 	}
+	h.refusal = h.policy.Refusal
 	r := h.policy.Explain(protocol, to)
 	rule, origin := h.policy.Describe(r)
 	h.journal.Record(supervise.Event{
@@ -122,6 +138,23 @@ func (h *Handler) translate(protocol ir.Protocols, to *socket.Address, destinati
 	if real, ok := h.policy.Translate(protocol, destination); ok {
 		to.SetPort(real.Port())
 	}
+}
+
+// refusedByRule has the dynamic rules look at the call. They record what they decide themselves.
+func (h *Handler) refusedByRule(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
+	if h.policy.Held == nil {
+		return false
+	}
+	name, event := h.calls[c.Nr].name, ir.EventSend
+	if name == "connect" {
+		event = ir.EventConnect
+	}
+	o := h.policy.Held(c, name, event, protocol, to)
+	h.refusal, h.kill = unix.Errno(o.Errno), o.Kind == ir.OutcomeKill
+	if h.kill {
+		h.refusal = unix.EPERM
+	}
+	return o.Narrows()
 }
 
 // refuse records why a call fails that no rule decides about.

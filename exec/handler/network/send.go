@@ -218,7 +218,7 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 		return unix.EINVAL
 	}
 	if !h.allowed(c, s.Transport(), destination) {
-		return h.policy.Refusal
+		return h.refusal
 	}
 	to.Specify()
 	return nil

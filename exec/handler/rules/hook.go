@@ -19,6 +19,7 @@ type Event struct {
 	Argv    []string  // EventExec: the arguments as they were when the call was held
 	Program string    // EventExec: the file to be run
 	Paths   []string  // real paths that the call names
+	Address string    // protocol and address that the call names, such as "tcp 10.0.0.5:443"
 	Rule    int       // the rule that let the call through, -1 for none
 }
 
@@ -72,7 +73,7 @@ func (h *hook) ask(e Event) ir.Outcome {
 
 // event is a held call for the hook.
 func (h *Handler) event(w *held, d decision) Event {
-	e := Event{Syscall: w.spec.name, Kind: w.spec.event, PID: w.process.PID, Parent: w.process.Parent, Argv: w.facts.Argv, Program: w.file, Rule: d.rule}
+	e := Event{Syscall: w.spec.name, Kind: w.spec.event, PID: w.process.PID, Parent: w.process.Parent, Argv: w.facts.Argv, Program: w.file, Address: w.address(), Rule: d.rule}
 	if d.rule == query.NoRule {
 		e.Rule = -1
 	}

@@ -10,6 +10,7 @@
 //
 //   - files (open.go, change.go): the file or its directory is pinned, the decision is about the pin, and the call is
 //     carried out on the pin by the executor, which has the same user and the same Landlock grants.
+//   - addresses (network.go): the handler that carries the call out has copied the address, and asks.
 //   - programs (exec.go, tracer.go): an execve cannot be carried out for someone else, and freezing everyone who could
 //     write the arguments means finding them all, shared mappings included. The kernel does better: once it has copied
 //     arguments and program into the new address space, which nobody shares, it stops a traced thread before the first
@@ -23,6 +24,7 @@ package rules
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +55,10 @@ type Policy struct {
 	// Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything.
 	// flags are those of open(2).
 	Instead func(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error)
+	// Networks are what the changes of a rule leave of the network, by rule; Names are those that the sandbox has an address
+	// by.
+	Networks [][]*query.Network
+	Names    func(netip.Addr) []string
 	// Audited tells that somebody reads the journal.
 	Audited bool
 	// Hook is asked about every held call that the rules let through, see [Hook].
@@ -141,6 +147,7 @@ type decision struct {
 	rule    int    // query.NoRule: none
 	closed  string // the path that a rule has closed, "" if that is not why
 
+	restricted bool // a rule has left the destination out
 	impossible bool // no rule refuses: it would have failed anyway
 }
 
@@ -224,15 +231,21 @@ func errnoOutcome(e unix.Errno) ir.Outcome {
 	return ir.Outcome{Kind: ir.OutcomeErrno, Errno: uint16(e)}
 }
 
-// settle asks the hook, records a decision and turns it into a verdict: Next if nothing refuses.
+// settle concludes a decision and turns it into a verdict: Next if nothing refuses.
 func (h *Handler) settle(w *held, d decision) (v supervise.Verdict, admitted bool) {
+	d = h.conclude(w, d)
+	return verdict(d.outcome), !d.refuses()
+}
+
+// conclude asks the hook, and records the decision.
+func (h *Handler) conclude(w *held, d decision) decision {
 	if !d.refuses() && h.hook.f != nil {
 		if o := h.hook.ask(h.event(w, d)); o.Narrows() {
 			d = decision{outcome: o, rule: query.NoRule}
 		}
 	}
 	h.record(w, d)
-	return verdict(d.outcome), !d.refuses()
+	return d
 }
 
 func verdict(o ir.Outcome) supervise.Verdict {
@@ -250,7 +263,7 @@ func (h *Handler) record(w *held, d decision) {
 	if !h.policy.Audited {
 		return
 	}
-	e := supervise.Event{Kind: "held", PID: w.call.TID, Parent: w.process.Parent, Syscall: w.spec.name, Path: w.file, Argv: w.facts.Argv, Verdict: verdictText(d.outcome)}
+	e := supervise.Event{Kind: "held", PID: w.call.TID, Parent: w.process.Parent, Syscall: w.spec.name, Path: w.file, Argv: w.facts.Argv, Address: w.address(), Verdict: verdictText(d.outcome)}
 	if len(e.Argv) > maxArgs {
 		e.Argv = e.Argv[:maxArgs]
 	}
@@ -282,6 +295,8 @@ func (h *Handler) record(w *held, d decision) {
 		e.Reason = "it cannot be done"
 	case d.closed != "":
 		e.Reason = "a rule has closed " + d.closed
+	case d.restricted:
+		e.Reason = "a rule has narrowed the network, and left this destination out"
 	case d.refuses() && d.rule == query.NoRule:
 		e.Reason = "the callback refused it"
 	case d.refuses():
