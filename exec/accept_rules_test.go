@@ -293,13 +293,12 @@ func Test_supervisor_8_45_to_62_rules_events(t *testing.T) {
 func Test_rules_do_not_widen(t *testing.T) {
 	b := exectest.NewBox(t, exectest.Self())
 	for rule, want := range map[string]string{
-		`{on: ["execve"], do: [{restrict_processes: 65}]}`:                   "rule-widens",
-		`{on: ["execve"], do: [{restrict_memory: "1M"}]}`:                    "rule-narrows",
-		`{on: ["execve"], do: [{restrict_processes: 65}], scope: "process"}`: "rule-widens",
-		`{on: ["execve"], do: [{restrict_memory: "1M"}], scope: "process"}`:  "rule-narrows",
-		`{on: ["connect"], then: "deny"}`:                                    "not supported by this build",
-		`{on: ["execve"], do: [{restrict_network: ["tcp://*:443"]}]}`:        "not supported by this build",
-		`{on: ["execve"], then: "allow"}], program: {no_supervisor: true`:    "",
+		`{on: ["execve"], do: [{restrict_processes: 65}]}`:                          "rule-widens",
+		`{on: ["execve"], do: [{restrict_memory: "1M"}]}`:                           "rule-narrows",
+		`{on: ["execve"], do: [{restrict_processes: 65}], scope: "process"}`:        "rule-widens",
+		`{on: ["execve"], do: [{restrict_memory: "1M"}], scope: "process"}`:         "rule-narrows",
+		`{on: ["execve"], do: [{restrict_network: ["tcp://nowhere.example:443"]}]}`: "rule-host",
+		`{on: ["execve"], then: "allow"}], program: {no_supervisor: true`:           "",
 	} {
 		r, _ := b.Compile(b.Base(ruled(rule)))
 		if r.Code == 0 || !strings.Contains(r.Stderr, want) {
