@@ -126,7 +126,11 @@ func (u *unit) lock() error {
 	if diags.HasErrors() {
 		return nil
 	}
-	again := strings.Join(append([]string{"sandlock-compile lock"}, u.options.Source.Args...), " ")
+	again := "sandlock-compile lock"
+	for _, tag := range u.options.Source.Tags {
+		again += " -t " + tag
+	}
+	again = strings.Join(append([]string{again}, u.options.Source.Args...), " ")
 	u.Lock, diags = lock.Check(u.Policy, file, entries, again)
 	u.diags = append(u.diags, diags...)
 	return nil

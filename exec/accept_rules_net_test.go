@@ -133,6 +133,25 @@ func Test_rules_restrict_network(t *testing.T) {
 	})
 }
 
+// Datagram sockets are connected as well.
+func Test_rules_connected_datagrams(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		for name, allow := range map[string]string{"landlock": "udp://*", "supervisor": "udp://127.0.0.0/8"} {
+			g := ruled(`{on: ["connect"], if: {protocol: "udp", port: 53}, then: "deny"}`, `{on: ["connect"], if: protocol: "tcp", then: "kill"}`,
+				`{on: ["execve"], if: exe: "/usr/bin/env", do: [{restrict_network: ["udp://127.0.0.1"]}]}`)
+			g.More += "\nnetwork: allow: [\"" + allow + "\"]\n"
+			connect := func(to string) string { return b.Probe + " connect " + to + " 2 0; " }
+			r := b.Sh(b.Policy(b.Base(g)), connect("127.0.0.1:53")+connect("127.0.0.1:54")+connect("127.0.0.2:54")+
+				"env true; "+connect("127.0.0.1:54")+connect("127.0.0.2:54")+connect("[::ffff:127.0.0.2]:54"))
+			want := "errno EPERM ok ok ok errno ECONNREFUSED errno ECONNREFUSED"
+			if got := strings.Join(strings.Fields(r.Stdout), " "); got != want {
+				t.Errorf("%s: %q, want %q\n%s", name, got, want, r.Stderr)
+			}
+		}
+	})
+}
+
 // A connection that is there stays; the audit stream names the rule that narrowed the network.
 func Test_rules_restrict_network_keeps_connections(t *testing.T) {
 	py := python(t)
