@@ -44,7 +44,6 @@ var gaps = []gap{
 
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 
-	{"rules.on", networkEvents, ""},
 	{"tests.case.http", httpTests, ""},
 }
 
@@ -131,20 +130,6 @@ func showsProcesses(path string) bool {
 	entry, _, _ := strings.Cut(rest, "/")
 	_, err := strconv.ParseUint(entry, 10, 32)
 	return entry == "self" || entry == "thread-self" || strings.Contains(entry, "${") || err == nil
-}
-
-// networkEvents: what is bound is not held yet.
-func networkEvents(p *policy.Policy) []policy.Origin {
-	var uses []policy.Origin
-	for _, r := range p.Rules.Items {
-		for _, on := range r.V.On.Items {
-			switch on.V {
-			case "bind", "network":
-				uses = append(uses, on.Origin)
-			}
-		}
-	}
-	return uses
 }
 
 func httpSection(p *policy.Policy) []policy.Origin {

@@ -452,3 +452,24 @@ while os.path.exists("ready"): time.sleep(0.01)
 		wantRun(t, <-done, 0, "")
 	})
 }
+
+// A rule about bind decides before Landlock does, and about what is bound only.
+func Test_rules_bind(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		free, other, third := freePort(t), freePort(t), freePort(t)
+		policy := b.Policy(b.Base(exectest.Grants{More: fmt.Sprintf(`
+network: {allow: ["udp://*"], allow_bind: [%s, %s]}
+rules: [{on: ["bind"], if: port: %[2]s, then: "deny"}, {on: ["network"], if: {protocol: "udp", port: %[3]s}, then: {errno: "EADDRINUSE"}}]`, free, other, third)}))
+		checkAllowed(t, b, policy, []allowed{
+			{"let_through", []string{"bind", "127.0.0.1:" + free, stream, "0"}, "ok"},
+			{"denied", []string{"bind", "127.0.0.1:" + other, stream, "0"}, "errno EPERM"},
+			{"not_granted", []string{"bind", "127.0.0.1:" + third, stream, "0"}, refusedByNet},
+			{"datagram", []string{"bind", "127.0.0.1:" + third, datagram, "0"}, "errno EADDRINUSE"},
+			{"other_datagram", []string{"bind", "127.0.0.1:" + other, datagram, "0"}, "errno EPERM"},
+			{"network", []string{"connect", "127.0.0.1:" + third, datagram, "0"}, "errno EADDRINUSE"},
+			{"network_other", []string{"connect", "127.0.0.1:" + free, datagram, "0"}, "ok"},
+			{"interfaces", []string{"interfaces"}, onlyLoopback},
+		})
+	})
+}

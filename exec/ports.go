@@ -7,6 +7,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/metadata"
 	"github.com/sandlock-go/sandlock/exec/handler/ports"
+	"github.com/sandlock-go/sandlock/exec/handler/rules"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/query"
@@ -32,17 +33,19 @@ func (c *Cmd) OnBind(f func(Port)) error {
 }
 
 // bindsInPlace reports whether the supervisor binds the sockets of the command.
-func bindsInPlace(n *ir.Net) bool { return n.PortRemap || len(n.DenyBind) > 0 }
+func bindsInPlace(p *ir.Program) bool {
+	return p.Net.PortRemap || len(p.Net.DenyBind) > 0 || p.HeldEvents()&ir.EventBind != 0
+}
 
 // makesSockets reports whether some of them become files.
-func makesSockets(n *ir.Net) bool { return bindsInPlace(n) && n.Unix != ir.UnixNone }
+func makesSockets(p *ir.Program) bool { return bindsInPlace(p) && p.Net.Unix != ir.UnixNone }
 
 // ports wires what binds in place of the command; nil where the kernel decides alone.
-func (s *sandbox) ports(w *wired, grants metadata.Grants, j supervise.Journal) (*ports.Handler, error) {
-	if !bindsInPlace(&s.net) {
+func (s *sandbox) ports(w *wired, grants metadata.Grants, dynamic *rules.Handler, j supervise.Journal) (*ports.Handler, error) {
+	if !bindsInPlace(s.program) {
 		return nil, nil
 	}
-	h, err := ports.New(s.arch, ports.Policy{
+	policy := ports.Policy{
 		Bind: func(protocol ir.Protocols, port uint16) query.Ruling {
 			return query.Bind(&s.net, &s.reach, protocol, port)
 		},
@@ -51,7 +54,11 @@ func (s *sandbox) ports(w *wired, grants metadata.Grants, j supervise.Journal) (
 		Grants:    grants,
 		Virtual:   s.net.PortRemap,
 		OnBind:    s.options.hooks.bound,
-	}, j)
+	}
+	if dynamic != nil {
+		policy.Held = dynamic.Network
+	}
+	h, err := ports.New(s.arch, policy, j)
 	if err != nil {
 		return nil, fmt.Errorf("ports: %w", err)
 	}

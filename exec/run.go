@@ -74,7 +74,7 @@ func Run(o Options) (Result, error) {
 func newSandbox(o Options) (*sandbox, error) {
 	p := o.Artifact.Program
 	s := &sandbox{options: o, program: p}
-	s.needsRealPaths = o.Explain || p.Determinism.Random || p.Limits.MachineFiles || p.HeldEvents()&ir.EventFile != 0 || makesSockets(&p.Net)
+	s.needsRealPaths = o.Explain || p.Determinism.Random || p.Limits.MachineFiles || p.HeldEvents()&ir.EventFile != 0 || makesSockets(p)
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if ok {
 		s.arch = arch

@@ -152,7 +152,7 @@ func exitLine(r Result) audit.Line {
 // masks reports whether the supervisor's threads each need a umask of their own: files that rules have opened and sockets
 // that are bound on behalf are made with their makers' masks.
 func (s *sandbox) masks() bool {
-	return s.shared && len(s.rules) > 0 || makesSockets(&s.net)
+	return s.shared && len(s.rules) > 0 || makesSockets(s.program)
 }
 
 // confineThread puts the calling thread under the executor's own ruleset.

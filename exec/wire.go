@@ -52,9 +52,9 @@ type wired struct {
 //	hosts      opens of /etc/hosts; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
 //	ports      bind; where ports are virtual also getsockname and getpeername
+//	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
 //	network    connect, sendto, sendmsg, sendmmsg
 //	listen     listen
-//	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
 //	dirs       getdents family
 //	program    what a Go program has asked for (Cmd.Handle)
 //	rules      last: the kernel carries out what rules hold and nobody has taken
@@ -116,7 +116,12 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}
-	ports, err := s.ports(&w, grants, j)
+	if s.notifies("socket") {
+		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))
+		w.list = append(w.list, h)
+		loop.AtEnd(h.Close)
+	}
+	ports, err := s.ports(&w, grants, dynamic, j)
 	if err != nil {
 		return w, err
 	}
@@ -125,11 +130,6 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.notifies("listen") {
 		w.list = append(w.list, listen.New(s.arch, s.listens(ports), j))
-	}
-	if s.notifies("socket") {
-		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))
-		w.list = append(w.list, h)
-		loop.AtEnd(h.Close)
 	}
 	if s.notifies("getdents64") || s.notifies("getdents") {
 		w.list = append(w.list, dirs.New(s.arch, loop.CanDefer))

@@ -154,6 +154,8 @@ var questions = []struct {
 		name: "wait panic", errno: unix.EPERM, record: "wait boom",
 		answer: func(*Call) Verdict { return Wait(0, func(*Call) Verdict { panic("wait boom") }) },
 	},
+	{name: "wait for a file", answer: func(*Call) Verdict { return waitForFile() }, errno: unix.EPERM},
+	{name: "wait for a file, something done", answer: func(*Call) Verdict { return waitForFile().Having(47) }, returns: 47},
 	{name: "defer defer", answer: later(func() Verdict { return Defer(nil) }), errno: unix.EPERM, record: "with: defer"},
 	{
 		name: "defer continue after memory was read",
@@ -176,6 +178,15 @@ var questions = []struct {
 // later answers by a deferred call.
 func later(f func() Verdict) func(*Call) Verdict {
 	return func(*Call) Verdict { return Defer(func(context.Context) Verdict { return f() }) }
+}
+
+// waitForFile waits for what epoll does not know.
+func waitForFile() Verdict {
+	fd, err := unix.MemfdCreate("file", unix.MFD_CLOEXEC)
+	if err != nil {
+		return FromError(err)
+	}
+	return WaitFD(fd, unix.EPOLLIN, 0, nil)
 }
 
 func memfd(text string, flags uint32) Verdict {

@@ -8,7 +8,11 @@
 // Nothing blocks the loop: whatever would wait, waits for its descriptor (supervise.WaitFD), and an alarm ends a system call
 // that a caller has made block by changing its socket at the same time.
 //
-// Read next: exec/socket (what the caller wrote, and what it wrote it to), connect.go, send.go, unix.go.
+// What is sent here is sent by the executor. Peers on unix sockets that ask for credentials (SCM_CREDENTIALS, SO_PEERCRED) are
+// told its pid, and the uid and gid that it and the sandbox have; a program cannot send other ones.
+//
+// Read next: exec/socket (what the caller wrote, and what it wrote it to), connect.go, send.go, message.go (what
+// messages are made of), transfer.go (how they are sent), known.go, unix.go.
 package network
 
 import (
@@ -104,12 +108,16 @@ func (h *Handler) Close() {
 
 // Handle carries a call out, or refuses it.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	return h.unlessKilled(func() supervise.Verdict { return h.calls[c.Nr].handle(h, c) })
+}
+
+// unlessKilled has the caller killed if a rule said so while its call was carried out.
+func (h *Handler) unlessKilled(f func() supervise.Verdict) supervise.Verdict {
 	h.kill = false
-	v := h.calls[c.Nr].handle(h, c)
-	if h.kill {
-		return supervise.Kill()
+	if v := f(); !h.kill {
+		return v
 	}
-	return v
+	return supervise.Kill()
 }
 
 // allowed decides about a destination, and records a refusal. The call then fails with h.refusal, at once.

@@ -91,11 +91,11 @@ func (h *Handler) unguard(x *sending) {
 
 func (x *sending) guarded() bool { return !x.socket.Internet() || x.stream() }
 
-// How much is done of a call before others have their turn. A message costs a fixed amount, and each of its parts another.
+// How many bytes of a call are sent before others have their turn. A message counts as so many more, and each of its parts.
 const (
-	turn        = 1 << 20
-	messageCost = 16 << 10
-	segmentCost = 4 << 10
+	turn        = 256 << 10
+	messageCost = 8 << 10
+	segmentCost = 512
 	chunk       = 256 << 10 // of a stream, at a time
 )
 
@@ -202,17 +202,27 @@ func (h *Handler) scratch(n int) []byte {
 	return h.buffer[:n]
 }
 
-// fetch reads the next data of a message: all of a datagram, or a part of a stream. Netlink is decided about by what is sent.
+// fetch returns the next data of a message. Netlink is decided about by what is sent.
 func (h *Handler) fetch(c *supervise.Call, x *sending) ([]byte, error) {
+	data := x.ahead
+	var err error
+	if x.ahead = nil; len(data) == 0 {
+		data, err = h.read(c, x)
+	}
+	if err == nil && x.socket.Domain == unix.AF_NETLINK {
+		if err = checkNetlink(data); err != nil {
+			h.refuse(c, "netlink", unix.EPERM, "netlink requests other than questions about links, addresses, routes, neighbours and rules")
+		}
+	}
+	return data, err
+}
+
+// read reads the next data of a message from the caller's memory: all of a datagram, or a part of a stream.
+func (h *Handler) read(c *supervise.Call, x *sending) ([]byte, error) {
 	m := &x.message
 	want := m.total - m.sent
 	if x.stream() {
 		want = min(want, chunk)
-	}
-	if len(x.ahead) > 0 {
-		b := x.ahead
-		x.ahead = nil
-		return b, nil
 	}
 	if want == 0 {
 		if !c.Valid() {
@@ -237,12 +247,6 @@ func (h *Handler) fetch(c *supervise.Call, x *sending) ([]byte, error) {
 	n, err := c.Gather(h.parts, b)
 	if err != nil || n < want && !x.stream() {
 		return nil, faultOr(err)
-	}
-	if x.socket.Domain == unix.AF_NETLINK {
-		if err := checkNetlink(b[:n]); err != nil {
-			h.refuse(c, "netlink", unix.EPERM, "netlink requests other than questions about links, addresses, routes, neighbours and rules")
-			return nil, err
-		}
 	}
 	return b[:n], nil
 }
@@ -304,7 +308,7 @@ func (h *Handler) later(c *supervise.Call, x *sending, fd int, after time.Durati
 	}
 	return supervise.WaitFD(fd, unix.EPOLLOUT, after, func(c *supervise.Call, _ bool) supervise.Verdict {
 		h.guard(x)
-		return h.proceed(c, x, nil)
+		return h.unlessKilled(func() supervise.Verdict { return h.proceed(c, x, nil) })
 	}).Dropping(release).Having(done).Interrupted(func(*supervise.Call) supervise.Verdict {
 		h.guard(x)
 		h.release(x)

@@ -25,6 +25,15 @@ func (h *Handler) bindInternet(c *supervise.Call, s *socket.Socket, a *socket.Ad
 	if !ok {
 		return supervise.FromError(kernel.Bind(s.FD, a.Bytes())) // for the errno
 	}
+	if h.policy.Held != nil {
+		// The rules record what they refuse themselves.
+		switch o := h.policy.Held(c, "bind", ir.EventBind, s.Transport(), to); {
+		case o.Kind == ir.OutcomeKill:
+			return supervise.Kill()
+		case o.Narrows():
+			return supervise.Errno(unix.Errno(o.Errno))
+		}
+	}
 	if s.Kind == unix.SOCK_STREAM {
 		if r := h.policy.Bind(ir.TCP, to.Port()); !r.Allowed {
 			rule, origin := h.policy.Describe(r)

@@ -31,6 +31,9 @@ import (
 type Policy struct {
 	// Bind says whether a port may be bound; 0 is one that the kernel picks.
 	Bind func(protocol ir.Protocols, port uint16) query.Ruling
+	// Held has the dynamic rules look at a call before it has any effect; nil where there are none. What does not narrow is
+	// left to Bind.
+	Held func(c *supervise.Call, syscall string, event ir.Events, protocol ir.Protocols, to netip.AddrPort) ir.Outcome
 	// Ephemeral says that the kernel may pick any port for a socket that asks for none, though Bind does not list it.
 	Ephemeral bool
 	// Describe names the rule of a ruling and its place in the policy.

@@ -30,6 +30,9 @@ func (m *Memory) ReadMemory(_ int, addr uint64, b []byte) (int, error) {
 func (m *Memory) GatherMemory(tid int, from []kernel.Range, b []byte) (n int, err error) {
 	for _, r := range from {
 		part := b[n:min(n+r.Len, len(b))]
+		if len(part) == 0 {
+			continue
+		}
 		got, err := m.ReadMemory(tid, uint64(r.Base), part)
 		if n += got; err != nil && n == 0 {
 			return 0, err
