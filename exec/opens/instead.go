@@ -120,7 +120,7 @@ func (f *Files) pin(r *Request) (kernel.Pin, error) {
 // Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything. It
 // is for a handler that opens files on behalf, with flags as in open(2).
 func (f *Files) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
-	if !Plain(flags) {
+	if !Plain(flags) || f.For == nil {
 		return nil, false, nil
 	}
 	s := f.For(pin)
