@@ -220,6 +220,7 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 	if !h.allowed(c, s.Transport(), destination) {
 		return h.refusal
 	}
+	h.translate(s.Transport(), to, destination)
 	to.Specify()
 	return nil
 }

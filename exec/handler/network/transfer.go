@@ -310,10 +310,14 @@ func (h *Handler) later(c *supervise.Call, x *sending, fd int, after time.Durati
 		h.guard(x)
 		return h.unlessKilled(func() supervise.Verdict { return h.proceed(c, x, nil) })
 	}).Dropping(release).Having(done).Interrupted(func(*supervise.Call) supervise.Verdict {
+		timed := !x.deadline.IsZero()
 		h.guard(x)
 		h.release(x)
-		if done > 0 {
+		switch {
+		case done > 0:
 			return supervise.Return(done)
+		case timed: // is not begun anew: it would wait as long again (signal(7))
+			return supervise.Errno(unix.EINTR)
 		}
 		return supervise.Restart()
 	})
