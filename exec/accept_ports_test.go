@@ -339,6 +339,9 @@ func Test_network_6_46_escape_50_same_port(t *testing.T) {
 		t.Run("taken", func(t *testing.T) {
 			port, host, _ := occupied(t)
 			first, second := serving(t, b, py, port)
+			if err := host.(*net.TCPListener).SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
 			for range 20 {
 				conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 				if err != nil {
