@@ -14,8 +14,8 @@ help: ## Show this list
 setup: ## Install what building and testing need, if it is missing
 	@scripts/setup.sh
 
-build: ## Build ./sandlock-compile and ./sandlock-exec as they are shipped
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o . ./cmd/sandlock-compile ./cmd/sandlock-exec
+build: ## Build ./sandlock-compile, ./sandlock-exec and its helper ./sandlock-proxy as they are shipped
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o . ./cmd/sandlock-compile ./cmd/sandlock-exec ./cmd/sandlock-proxy
 
 demo: setup build ## Run Python under policies/python.cue, and show three things that it may not do
 	@scripts/demo.sh
@@ -57,4 +57,4 @@ bench: ## Compare start-up and system calls with the peers (RUNS rounds, default
 	go run ./bench -runs $(RUNS)
 
 clean: ## Remove what was built
-	rm -rf sandlock-compile sandlock-exec bin bench/out
+	rm -rf sandlock-compile sandlock-exec sandlock-proxy bin bench/out

@@ -62,8 +62,27 @@ var rules = []rule{
 		from: within("exec", "cmd/sandlock-exec"), forbid: foreign("net/http"), reach: true,
 	},
 	{
-		name: "the executor starts processes by exec/stage alone",
+		name: "the executor starts processes by exec/stage and exec/helper alone",
 		from: outside(within("exec", "cmd/sandlock-exec"), "exec/exectest"), forbid: foreign("os/exec"),
+	},
+	{
+		// The helper program exists so that what parses the network's bytes is not the supervisor.
+		name: "of the helper the executor has the protocol alone",
+		from: within("exec", "cmd/sandlock-exec"), reach: true,
+		forbid: butFor("proxy/protocol", ours("proxy")),
+	},
+	{
+		name: "of the executor the helper has the adapter to the kernel alone",
+		from: within("proxy", "cmd/sandlock-proxy"), reach: true,
+		forbid: anyOf(butFor("exec/kernel", ours("exec")), ours("compiler"), ours("schema"), foreign("cuelang.org")),
+	},
+	{
+		name: "the helper's protocol imports nothing of either side",
+		from: within("proxy/protocol"), forbid: ours(""),
+	},
+	{
+		name: "DNS messages are the resolver's alone",
+		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
 	{
 		name: "the test harness stays in tests",
@@ -201,6 +220,11 @@ func foreign(prefix string) func(string, string) bool {
 	return func(_, imported string) bool { return beneath(imported, prefix) }
 }
 
+// butFor is forbid without one package of this module.
+func butFor(pkg string, forbid func(string, string) bool) func(string, string) bool {
+	return func(from, imported string) bool { return imported != path.Join(module, pkg) && forbid(from, imported) }
+}
+
 func anyOf(forbids ...func(string, string) bool) func(string, string) bool {
 	return func(pkg, imported string) bool {
 		return slices.ContainsFunc(forbids, func(f func(string, string) bool) bool { return f(pkg, imported) })
@@ -246,7 +270,15 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 		{"net/http", graph{"exec/audit": {"net/http"}},
 			"the executor does not link net/http: exec/audit -> net/http"},
 		{"os/exec", graph{"cmd/sandlock-exec": {"os/exec"}},
-			"the executor starts processes by exec/stage alone: cmd/sandlock-exec -> os/exec"},
+			"the executor starts processes by exec/stage and exec/helper alone: cmd/sandlock-exec -> os/exec"},
+		{"helper in the executor", graph{"exec": {module + "/exec/helper"}, "exec/helper": {module + "/proxy/lookup"}},
+			"of the helper the executor has the protocol alone: exec -> exec/helper -> " + module + "/proxy/lookup"},
+		{"executor in the helper", graph{"cmd/sandlock-proxy": {module + "/exec/supervise"}},
+			"of the executor the helper has the adapter to the kernel alone: cmd/sandlock-proxy -> " + module + "/exec/supervise"},
+		{"protocol", graph{"proxy/protocol": {module + "/ir"}},
+			"the helper's protocol imports nothing of either side: proxy/protocol -> " + module + "/ir"},
+		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
+			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
 			"the test harness stays in tests: exec -> " + module + "/exec/exectest"},
 	} {
@@ -265,6 +297,9 @@ func TestImportCheckerAllows(t *testing.T) {
 		"exec/kernel":               {"unsafe", "github.com/landlock-lsm/go-landlock/landlock/syscall"},
 		"cmd/sandlock-compile":      {"github.com/alecthomas/kong", module + "/compiler", module + "/ir"},
 		"compiler/seccomp":          {"github.com/elastic/go-seccomp-bpf", module + "/ir/bpf"},
+		"exec/helper":               {module + "/proxy/protocol"},
+		"proxy/confine":             {module + "/exec/kernel"},
+		"proxy/resolver":            {"github.com/miekg/dns", module + "/proxy/protocol"},
 	}
 	if got := check(allowed, rules); len(got) > 0 {
 		t.Errorf("got %q, want none", got)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -31,6 +32,11 @@ type Cmd struct {
 	Audit   *audit.Log        // nil discards
 	Cgroup  string            // cgroup v2 directory for limits.backend "cgroup"; "" is the one that this process is in
 	Explain bool              // observe what the policy refuses: see ExitStatus.Denied; slower
+
+	// Where a policy has names resolved: the helper program sandlock-proxy, "" is the one beside this program; and the
+	// servers that a policy's resolver asks (network.resolver), none are those of /etc/resolv.conf.
+	Helper      string
+	Nameservers []netip.AddrPort
 
 	// As in os/exec: nil is /dev/null, an *os.File is handed over as it is, for anything else a goroutine copies.
 	Stdin          io.Reader
@@ -154,6 +160,7 @@ func (c *Cmd) launch(to state) error {
 	s, err := newSandbox(Options{
 		Artifact: c.artifact, Command: c.args, Params: c.Params, Environ: c.environ(), Timeout: c.Timeout, Audit: c.Audit,
 		Explain: c.Explain, Cgroup: c.Cgroup, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
+		Helper: c.Helper, Nameservers: c.Nameservers,
 	})
 	if err != nil {
 		return c.fail(err)

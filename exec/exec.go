@@ -18,6 +18,7 @@ package exec
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ type Options struct {
 	ShowPorts bool // let the user's other processes see the virtual ports, by ListPorts
 
 	Freezer *Freezer // pauses and resumes the run; nil if nobody will
+
+	Helper      string           // the program sandlock-proxy; "" is the one beside this program
+	Nameservers []netip.AddrPort // that names are asked of where the policy has a resolver; none: those of the host
 
 	streams *[3]int // see stage.Plan
 	park    bool

@@ -1,10 +1,15 @@
 package exec
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // pins are the names whose addresses do not change while the sandbox runs. What the sandbox finds in /etc/hosts and what it
@@ -39,6 +44,57 @@ func (p *pins) add(name string, addresses []netip.Addr) {
 	}
 }
 
+// unresolved lists the names that have to be looked up, with the first rule of each. Where the sandbox has a resolver of
+// its own there are none: they are looked up when they are asked for.
+func unresolved(n *ir.Net) (names []string, rules map[string]ir.OriginRef) {
+	rules = map[string]ir.OriginRef{}
+	if n.Resolver {
+		return nil, rules
+	}
+	for i := range n.Rules {
+		r := &n.Rules[i]
+		if r.Kind != ir.TargetHost || strings.HasPrefix(r.Target, ir.Wildcard) || n.Fixed(r.Target) != nil {
+			continue
+		}
+		if _, seen := rules[r.Target]; !seen {
+			names = append(names, r.Target)
+			rules[r.Target] = r.Origin
+		}
+	}
+	return names, rules
+}
+
+// pinNames looks the names in rules up, each once. It must be called before this thread is confined, which a helper would
+// inherit.
+func (s *sandbox) pinNames() (problems []string) {
+	names, rules := unresolved(&s.net)
+	var found map[string][]netip.Addr
+	if len(names) > 0 {
+		program, err := s.helper()
+		if err != nil {
+			return []string{s.ruleError(rules[names[0]], fmt.Errorf("resolve %s: %w", names[0], err)).Error()}
+		}
+		var failed map[string]string
+		found, failed, err = program.Lookup(names)
+		program.Close()
+		if err != nil {
+			return []string{s.ruleError(rules[names[0]], fmt.Errorf("resolve %s: %w", names[0], err)).Error()}
+		}
+		for _, name := range names {
+			if reason := failed[name]; reason != "" {
+				problems = append(problems, s.ruleError(rules[name], fmt.Errorf("resolve %s: %s", name, reason)).Error())
+				continue
+			}
+			if i := slices.IndexFunc(found[name], query.IsPrivate); s.net.Private && i >= 0 {
+				problems = append(problems, s.ruleError(rules[name],
+					fmt.Errorf("resolve %s: %s is a private address, which network.private refuses", name, found[name][i])).Error())
+			}
+		}
+	}
+	s.pins = newPins(&s.net, found)
+	return problems
+}
+
 // newPins puts the names in rules first, in their order, then those that only network.hosts has.
 func newPins(n *ir.Net, found map[string][]netip.Addr) *pins {
 	p := &pins{addresses: map[string][]netip.Addr{}}
@@ -57,4 +113,19 @@ func newPins(n *ir.Net, found map[string][]netip.Addr) *pins {
 		p.add(n.Hosts[i].Name, n.Fixed(n.Hosts[i].Name))
 	}
 	return p
+}
+
+// helper finds the helper program. What the command can write must not be what helps to confine the next.
+func (s *sandbox) helper() (*helper.Program, error) {
+	p, err := helper.Find(s.options.Helper)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range s.opened {
+		if o.access&abi.FSWriteFile != 0 && beneath(p.Path, o.real) {
+			p.Close()
+			return nil, fmt.Errorf("the helper program %s lies beneath %s, which the policy lets the command write: it could rewrite it", p.Path, o.real)
+		}
+	}
+	return p, nil
 }

@@ -107,7 +107,6 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if unbound = append(s.bindRules(), s.bindNet()...); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
-	s.pins = newPins(&s.net, nil)
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
@@ -116,7 +115,13 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 		return nil, rs, &SetupError{[]string{err.Error()}}
 	}
 	plan, err := s.plan(rs)
-	return plan, rs, err
+	if err != nil {
+		return nil, rs, err
+	}
+	if problems := s.pinNames(); len(problems) > 0 {
+		return nil, rs, &SetupError{problems}
+	}
+	return plan, rs, nil
 }
 
 // plan maps the program's process section to a start.

@@ -49,6 +49,7 @@ var (
 	executor = program("sandlock-exec", "./cmd/sandlock-exec")
 	probe    = program("probe", "./exec/exectest/probe")
 	pausable = program("pausable", "./exec/exectest/pausable")
+	helper   = programIn("sandlock-exec", "sandlock-proxy", "./cmd/sandlock-proxy")
 )
 
 // Compiler returns the path of sandlock-compile.
@@ -56,6 +57,9 @@ func Compiler(tb testing.TB) string { tb.Helper(); return built(tb, compiler) }
 
 // Executor returns the path of sandlock-exec.
 func Executor(tb testing.TB) string { tb.Helper(); return built(tb, executor) }
+
+// Helper returns the path of sandlock-proxy, which lies beside sandlock-exec.
+func Helper(tb testing.TB) string { tb.Helper(); return built(tb, helper) }
 
 // Probe returns the path of the program that makes attempts. It is alone in its folder.
 func Probe(tb testing.TB) string { tb.Helper(); return built(tb, probe) }
@@ -75,10 +79,14 @@ func built(tb testing.TB, build func() (string, error)) string {
 	return path
 }
 
-func program(name, pkg string) func() (string, error) {
+func program(name, pkg string) func() (string, error) { return programIn(name, name, pkg) }
+
+// programIn puts each program in a folder of its own, so that a grant of the probe's folder grants nothing else; those that
+// belong together name the same.
+func programIn(folder, name, pkg string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		if tools := os.Getenv(toolsVariable); tools != "" {
-			return filepath.Join(tools, "bin-"+name, name), nil
+			return filepath.Join(tools, "bin-"+folder, name), nil
 		}
 		root, err := moduleRoot()
 		if err != nil {
@@ -87,13 +95,11 @@ func program(name, pkg string) func() (string, error) {
 		if err := touchSources(root); err != nil {
 			return "", err
 		}
-		return buildProgram(root, name, pkg)
+		return buildProgram(root, filepath.Join(scratch, "bin-"+folder, name), pkg)
 	})
 }
 
-// buildProgram puts each program in a folder of its own, so that a grant of the probe's folder grants nothing else.
-func buildProgram(root, name, pkg string) (string, error) {
-	out := filepath.Join(scratch, "bin-"+name, name)
+func buildProgram(root, out, pkg string) (string, error) {
 	cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -1,0 +1,70 @@
+package confine
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/bpf"
+)
+
+// calls are what the Go runtime and package net make, those that wait often first. All others fail with EPERM.
+var calls = []string{
+	"futex", "epoll_pwait", "epoll_wait", "read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto", "accept4", "connect",
+	"bind", "close", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "epoll_ctl", "epoll_create1",
+	"eventfd2", "fcntl", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "sched_yield", "getrandom", "mmap",
+	"munmap", "mprotect", "madvise", "brk", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
+	"exit", "exit_group", "restart_syscall", "set_robust_list", "rseq", "sched_getaffinity", "uname", "ppoll",
+	"timer_create", "timer_settime", "timer_delete",
+	// Files: which, Landlock says.
+	"openat", "newfstatat", "fstat", "lseek", "pread64", "readlinkat", "getdents64",
+}
+
+// filter installs the filter on every thread.
+func filter() error {
+	arch, ok := abi.ParseArch(runtime.GOARCH)
+	if !ok {
+		return fmt.Errorf("no filter for %s", runtime.GOARCH)
+	}
+	program := bpf.Encode(program(arch, uint32(os.Getpid())))
+	if err := bpf.Verify(program, arch); err != nil {
+		return err
+	}
+	f, err := kernel.FilterProgram(program)
+	if err != nil {
+		return err
+	}
+	return kernel.FilterProcess(f, 0)
+}
+
+func program(arch abi.Arch, pid uint32) []bpf.Insn {
+	ret := func(r bpf.Return) bpf.Insn { return bpf.Insn{Code: bpf.Ret, K: uint32(r)} }
+	allow, refuse := ret(bpf.RetAllow), ret(bpf.RetErrno|bpf.Return(unix.EPERM))
+	arg := func(i uint32) bpf.Insn { return bpf.Insn{Code: bpf.LdAbs, K: bpf.OffArgs + 8*i} }
+	p := []bpf.Insn{
+		{Code: bpf.LdAbs, K: bpf.OffArch}, {Code: bpf.Jeq, K: arch.Audit(), JT: 1}, ret(bpf.RetKillProcess),
+		{Code: bpf.LdAbs, K: bpf.OffNr},
+	}
+	if arch == abi.AMD64 {
+		p = append(p, bpf.Insn{Code: bpf.Jge, K: 0x40000000, JF: 1}, refuse) // x32
+	}
+	when := func(name string, then ...bpf.Insn) {
+		if nr, ok := abi.SyscallNumber(arch, name); ok {
+			p = append(append(p, bpf.Insn{Code: bpf.Jeq, K: nr, JF: uint8(len(then))}), then...)
+		}
+	}
+	for _, name := range calls {
+		when(name, allow)
+	}
+	when("clone", arg(0), bpf.Insn{Code: bpf.Jset, K: unix.CLONE_THREAD, JF: 1}, allow, refuse)
+	when("tgkill", arg(0), bpf.Insn{Code: bpf.Jeq, K: pid, JF: 1}, allow, refuse) // how the runtime preempts
+	when("socket",
+		arg(0), bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET6, JF: 5},
+		arg(1), bpf.Insn{Code: bpf.And, K: 0xff},
+		bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_STREAM, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_DGRAM, JF: 1}, allow, refuse)
+	return append(p, refuse)
+}
