@@ -19,6 +19,7 @@ import (
 	"github.com/sandlock-go/sandlock/proxy/confine"
 	"github.com/sandlock-go/sandlock/proxy/lookup"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
+	"github.com/sandlock-go/sandlock/proxy/resolver"
 )
 
 // job is one thing that the program does.
@@ -28,7 +29,8 @@ type job struct {
 }
 
 var jobs = map[string]job{
-	protocol.JobLookup: {3, runLookup},
+	protocol.JobLookup:   {3, runLookup},
+	protocol.JobResolver: {resolver.Descriptor + 1, runResolver},
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -36,6 +38,8 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	if len(args) == 1 {
 		if j, ok := jobs[args[0]]; ok {
+			// It was started by a descriptor, whose number ps(1) would show.
+			_ = os.WriteFile("/proc/self/comm", []byte("sandlock-proxy"), 0)
 			if err := confine.CloseInherited(j.descriptors); err != nil {
 				return fail(err)
 			}
@@ -56,4 +60,11 @@ func runLookup() int {
 		return fail(err)
 	}
 	return lookup.Run(lookup.Host, os.Stdin, os.Stdout, os.Stderr)
+}
+
+func runResolver() int {
+	if err := resolver.Run(resolver.Descriptor); err != nil {
+		return fail(err)
+	}
+	return 0
 }

@@ -18,7 +18,7 @@ var calls = []string{
 	"bind", "close", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "epoll_ctl", "epoll_create1",
 	"eventfd2", "fcntl", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "sched_yield", "getrandom", "mmap",
 	"munmap", "mprotect", "madvise", "brk", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
-	"exit", "exit_group", "restart_syscall", "set_robust_list", "rseq", "sched_getaffinity", "uname", "ppoll",
+	"exit", "exit_group", "restart_syscall", "set_robust_list", "rseq", "sched_getaffinity", "uname", "poll", "ppoll",
 	"timer_create", "timer_settime", "timer_delete",
 	// Files: which, Landlock says.
 	"openat", "newfstatat", "fstat", "lseek", "pread64", "readlinkat", "getdents64",
@@ -63,8 +63,11 @@ func program(arch abi.Arch, pid uint32) []bpf.Insn {
 	when("clone", arg(0), bpf.Insn{Code: bpf.Jset, K: unix.CLONE_THREAD, JF: 1}, allow, refuse)
 	when("tgkill", arg(0), bpf.Insn{Code: bpf.Jeq, K: pid, JF: 1}, allow, refuse) // how the runtime preempts
 	when("socket",
-		arg(0), bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET6, JF: 5},
+		arg(0), bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET6, JF: 9},
 		arg(1), bpf.Insn{Code: bpf.And, K: 0xff},
-		bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_STREAM, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_DGRAM, JF: 1}, allow, refuse)
+		bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_STREAM, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.SOCK_DGRAM, JF: 5},
+		// MPTCP above all: Landlock knows TCP alone.
+		arg(2), bpf.Insn{Code: bpf.Jeq, K: 0, JT: 2}, bpf.Insn{Code: bpf.Jeq, K: unix.IPPROTO_TCP, JT: 1},
+		bpf.Insn{Code: bpf.Jeq, K: unix.IPPROTO_UDP, JF: 1}, allow, refuse)
 	return append(p, refuse)
 }
