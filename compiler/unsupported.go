@@ -38,8 +38,6 @@ var gaps = []gap{
 	scalar("filesystem.on_error", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.OnError }, "abort"),
 	list("filesystem.protect", func(p *policy.Policy) policy.List[string] { return p.Filesystem.Protect }),
 
-	scalar("network.resolver", func(p *policy.Policy) policy.Val[bool] { return p.Network.Resolver }, false),
-
 	{"http", httpSection, ""},
 
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -97,5 +98,13 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 // Missing lists everything that the program requires and this host does not offer, each with the policy field.
 func Missing(p *ir.Program, h kernel.Host) []string {
 	_, lacking := handledHere(&p.Landlock, h.LandlockABI)
-	return append(unmet(p, h), lacking...)
+	lacking = append(unmet(p, h), lacking...)
+	if needsHelper(&p.Net) {
+		program, err := helper.Find("")
+		if err != nil {
+			return append(lacking, "names in network.allow: "+err.Error())
+		}
+		program.Close()
+	}
+	return lacking
 }

@@ -64,6 +64,12 @@ func unresolved(n *ir.Net) (names []string, rules map[string]ir.OriginRef) {
 	return names, rules
 }
 
+// needsHelper reports whether a run needs the helper program.
+func needsHelper(n *ir.Net) bool {
+	names, _ := unresolved(n)
+	return n.Resolver || len(names) > 0
+}
+
 // pinNames looks the names in rules up, each once. It must be called before this thread is confined, which a helper would
 // inherit.
 func (s *sandbox) pinNames() (problems []string) {

@@ -112,8 +112,14 @@ func (s *sandbox) ownNet() (rights uint64) {
 
 // ownPorts grants the executor the ports to which it connects in place of the command.
 func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
+	if s.net.Resolver && s.reach.Handled.Net&^s.ownNet()&abi.NetBindTCP != 0 {
+		// What is to talk to the resolver is bound to a port first, by which it is known there.
+		if err := own.AllowPort(0, abi.NetBindTCP); err != nil {
+			problems = append(problems, fmt.Sprintf("confine the executor: bind an ephemeral port: %v", err))
+		}
+	}
 	if !s.net.DecidesDestinations() || s.ownNet()&abi.NetConnectTCP != 0 || s.reach.Handled.Net&abi.NetConnectTCP == 0 {
-		return nil
+		return problems
 	}
 	for i := range s.net.Rules {
 		r := &s.net.Rules[i]
@@ -132,7 +138,7 @@ func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
 }
 
 // network wires what connects and sends in place of the command.
-func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, j supervise.Journal) error {
+func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, loop *supervise.Loop, j supervise.Journal) error {
 	if !s.notifies("connect") {
 		return nil
 	}
@@ -158,6 +164,17 @@ func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, j 
 	}
 	if dynamic != nil {
 		policy.Held = dynamic.Network
+	}
+	resolving, err := s.resolve(table, loop, j)
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	if resolving != nil {
+		policy.Redirect = resolving.redirect()
+		policy.Decide = func(protocol ir.Protocols, to netip.AddrPort) bool {
+			allowed, _ := table.Decide(protocol, to)
+			return allowed || resolving.learned.allows(protocol, to)
+		}
 	}
 	h, err := network.New(s.arch, policy, j)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/ir"
@@ -32,6 +33,7 @@ type sandbox struct {
 	net            ir.Net // the network policy as bound for this run
 	board          *board // who shows the virtual ports; nil if nobody does
 	pins           *pins
+	resolver       *helper.Resolver // nil where the policy has none
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -120,6 +122,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	}
 	if problems := s.pinNames(); len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
+	}
+	if err := s.startResolver(); err != nil {
+		return nil, rs, &SetupError{[]string{err.Error()}}
 	}
 	return plan, rs, nil
 }

@@ -131,6 +131,7 @@ func (r *running) serve() (Result, error) {
 		r.life.killAll() // an unanswered call would hang its caller for ever
 	}
 	r.handlers.close()
+	r.s.endResolver()
 	result := r.life.finish()
 	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
 		return Result{}, r.s.startFailure(failure)

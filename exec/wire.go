@@ -125,7 +125,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if err != nil {
 		return w, err
 	}
-	if err := s.network(&w, ports, dynamic, j); err != nil {
+	if err := s.network(&w, ports, dynamic, loop, j); err != nil {
 		return w, err
 	}
 	if s.notifies("listen") {

@@ -79,6 +79,7 @@ func SupervisesDestinations(n *policy.Network) bool {
 
 // allowSockets has datagram sockets made where a rule is about their protocol.
 func allowSockets(u *Unit) {
+	u.Filter.UDP = u.Filter.UDP || u.Policy.Network.Resolver.V // to ask it by
 	for _, it := range u.Policy.Network.Allow.Items {
 		u.Filter.UDP = u.Filter.UDP || it.V.UDP
 		u.Filter.ICMP = u.Filter.ICMP || it.V.ICMP

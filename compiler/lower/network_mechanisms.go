@@ -9,6 +9,9 @@ import (
 
 func networkMechanisms(u *Unit, add adder) {
 	destinationMechanisms(u, add)
+	if u.Program.Net.Resolver {
+		add("network.resolver", "helper", "what is sent to a name server reaches a resolver in a process of its own, which knows the names in rules; the supervisor learns their addresses from it")
+	}
 	handled, n := u.Program.Landlock.Handled.Net, &u.Program.Net
 	switch {
 	case len(n.DenyBind) > 0:

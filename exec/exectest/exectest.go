@@ -49,6 +49,7 @@ var (
 	executor = program("sandlock-exec", "./cmd/sandlock-exec")
 	probe    = program("probe", "./exec/exectest/probe")
 	pausable = program("pausable", "./exec/exectest/pausable")
+	lookup   = program("lookup", "./exec/exectest/lookup")
 	helper   = programIn("sandlock-exec", "sandlock-proxy", "./cmd/sandlock-proxy")
 )
 
@@ -60,6 +61,9 @@ func Executor(tb testing.TB) string { tb.Helper(); return built(tb, executor) }
 
 // Helper returns the path of sandlock-proxy, which lies beside sandlock-exec.
 func Helper(tb testing.TB) string { tb.Helper(); return built(tb, helper) }
+
+// Lookup returns the path of a program that resolves names as Go programs do. It is alone in its folder.
+func Lookup(tb testing.TB) string { tb.Helper(); return built(tb, lookup) }
 
 // Probe returns the path of the program that makes attempts. It is alone in its folder.
 func Probe(tb testing.TB) string { tb.Helper(); return built(tb, probe) }

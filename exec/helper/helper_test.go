@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -103,4 +104,28 @@ func FuzzParseHosts(f *testing.F) {
 		}
 		parseComplaints(text, names)
 	})
+}
+
+// A program that is none of ours ends the start, at once and with what it said.
+func TestStartResolverFails(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, path := range []string{"/bin/false", "/bin/cat"} {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		p, err := Find(path)
+		if err != nil {
+			t.Skip(err)
+		}
+		r, err := p.StartResolver(ResolverConfig{Names: []string{"a.test"}})
+		p.Close()
+		if err == nil {
+			r.End()
+			t.Fatalf("%s is a resolver", path)
+		}
+		if path == "/usr/bin/cat" && !strings.Contains(err.Error(), "resolver: No such file") {
+			t.Errorf("%s: %v, want what it said", path, err)
+		}
+	}
 }

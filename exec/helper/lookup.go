@@ -95,10 +95,7 @@ func readAnswer(fd int) (string, error) {
 
 // parseHosts reads lines of hosts(5) with one name each. It takes nothing but addresses of names that were asked for.
 func parseHosts(text string, names []string) (map[string][]netip.Addr, error) {
-	asked := map[string]bool{}
-	for _, name := range names {
-		asked[name] = true
-	}
+	asked := setOf(names)
 	found := map[string][]netip.Addr{}
 	for line := range strings.Lines(text) {
 		address, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -116,15 +113,24 @@ func parseHosts(text string, names []string) (map[string][]netip.Addr, error) {
 	return found, nil
 }
 
+func setOf(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
 // maxReason bounds a reason, in bytes.
 const maxReason = 200
 
 // parseComplaints reads lines "name: reason"; what is none is left out, since it may be anything.
 func parseComplaints(text string, names []string) map[string]string {
+	asked := setOf(names)
 	failed := map[string]string{}
 	for line := range strings.Lines(text) {
 		name, reason, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-		if !ok || reason == "" || !slices.Contains(names, name) || failed[name] != "" {
+		if !ok || reason == "" || !asked[name] || failed[name] != "" {
 			continue
 		}
 		failed[name] = strings.Map(printable, reason[:min(len(reason), maxReason)])

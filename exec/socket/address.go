@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 )
 
@@ -34,6 +35,38 @@ func (a *Address) Read(c *supervise.Call, pointer uint64, length int32) error {
 		return nil
 	}
 	return c.Bytes(pointer, a.raw[:length])
+}
+
+// NameOf returns the address that a socket has (getsockname(2)), or that of its peer.
+func NameOf(fd int, peer bool) (*Address, error) {
+	var b [MaxAddress]byte
+	n, err := kernel.SocketName(fd, peer, b[:])
+	if err != nil {
+		return nil, err
+	}
+	name := new(Address)
+	name.Set(b[:min(n, len(b))])
+	return name, nil
+}
+
+// Of returns an internet address in the form that a socket of a family takes, AF_INET or AF_INET6: IPv4 addresses as IPv4-mapped
+// ones for AF_INET6. It fails with EAFNOSUPPORT for an IPv6 address that AF_INET has no form for.
+func Of(family int, at netip.AddrPort) (a Address, err error) {
+	switch {
+	case family == unix.AF_INET6:
+		ip := at.Addr().As16()
+		copy(a.raw[8:], ip[:])
+		a.size = unix.SizeofSockaddrInet6
+	case at.Addr().Is4():
+		ip := at.Addr().As4()
+		copy(a.raw[4:], ip[:])
+		a.size = sizeInet4
+	default:
+		return a, unix.EAFNOSUPPORT
+	}
+	a.SetFamily(uint16(family))
+	a.SetPort(at.Port())
+	return a, nil
 }
 
 // Set makes b the address; what is beyond MaxAddress is cut off.

@@ -41,7 +41,10 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket
 	takesBack := to.Family() == unix.AF_UNSPEC
 	destination, ok := to.Internet()
 	// Decided before the alarm is set, which is not to cut short what rules look at.
-	refused := ok && !takesBack && !h.allowed(c, s.Transport(), destination)
+	var refused error
+	if ok && !takesBack {
+		refused = h.lead(c, &s, to, destination)
+	}
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
 	if takesBack {
@@ -53,11 +56,10 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket
 		defer s.Close()
 		return supervise.FromError(kernel.Connect(s.FD, to.Bytes())) // for the errno: the kernel takes no such address either
 	}
-	if refused {
+	if refused != nil {
 		s.Close()
-		return supervise.Errno(h.refusal)
+		return supervise.FromError(refused)
 	}
-	h.translate(s.Transport(), to, destination)
 	if s.Protocol != unix.IPPROTO_TCP {
 		defer s.Close()
 		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))

@@ -12,7 +12,7 @@
 // told its pid, and the uid and gid that it and the sandbox have; a program cannot send other ones.
 //
 // Read next: exec/socket (what the caller wrote, and what it wrote it to), connect.go, send.go, message.go (what
-// messages are made of), transfer.go (how they are sent), known.go, unix.go.
+// messages are made of), transfer.go (how they are sent), known.go, unix.go, redirect.go.
 package network
 
 import (
@@ -39,6 +39,8 @@ type Policy struct {
 	Explain func(protocol ir.Protocols, to netip.AddrPort) query.Ruling
 	// Refusal is what calls with a refused destination fail with.
 	Refusal unix.Errno
+	// Redirect leads some destinations elsewhere, whatever Decide says; nil: none.
+	Redirect *Redirect
 	// Unix says whether the unix socket at a path may be reached. nil: none may.
 	Unix func(path string) query.Ruling
 	// Translate returns where an allowed destination really is, if that is another port of the own host. nil: nowhere else.
@@ -54,7 +56,7 @@ type Handler struct {
 	journal supervise.Journal
 	calls   map[abi.Sysno]call
 	alarm   *kernel.Alarm // of the loop's thread
-	refusal unix.Errno    // what the destination that was refused last is refused with
+	refusal unix.Errno    // what a rule has refused last is refused with
 	kill    bool          // a rule has the caller killed
 	known
 	outbox
@@ -120,15 +122,29 @@ func (h *Handler) unlessKilled(f func() supervise.Verdict) supervise.Verdict {
 	return supervise.Kill()
 }
 
-// allowed decides about a destination, and records a refusal. The call then fails with h.refusal, at once.
-func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
-	if h.refusedByRule(c, protocol, to) {
-		return false
+// lead decides about a destination, and has to, its address, lead where it really is. The error is what the call fails with.
+func (h *Handler) lead(c *supervise.Call, s *socket.Socket, to *socket.Address, destination netip.AddrPort) error {
+	protocol := s.Transport()
+	if h.refusedByRule(c, protocol, destination) {
+		return h.refusal
 	}
+	instead, ok, err := h.instead(c, s, destination)
+	if ok {
+		*to = instead
+		return err
+	}
+	if !h.allowed(c, protocol, destination) {
+		return h.policy.Refusal
+	}
+	h.translate(protocol, to, destination)
+	return nil
+}
+
+// allowed asks the policy about a destination, and records a refusal.
+func (h *Handler) allowed(c *supervise.Call, protocol ir.Protocols, to netip.AddrPort) bool {
 	if h.policy.Decide(protocol, to) {
 		return true
 	}
-	h.refusal = h.policy.Refusal
 	r := h.policy.Explain(protocol, to)
 	rule, origin := h.policy.Describe(r)
 	h.journal.Record(supervise.Event{

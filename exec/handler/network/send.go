@@ -217,10 +217,9 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 	if !ok {
 		return unix.EINVAL
 	}
-	if !h.allowed(c, s.Transport(), destination) {
-		return h.refusal
+	if err := h.lead(c, s, to, destination); err != nil {
+		return err
 	}
-	h.translate(s.Transport(), to, destination)
 	to.Specify()
 	return nil
 }

@@ -199,7 +199,7 @@ func try(s *socket.Socket, a *socket.Address, port uint16) (uint16, error) {
 
 // localPort is the port that a socket is bound to, 0 for none.
 func localPort(fd int) (uint16, error) {
-	name, err := nameOf(fd, false)
+	name, err := socket.NameOf(fd, false)
 	if err != nil {
 		return 0, err
 	}

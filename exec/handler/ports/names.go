@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/socket"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -61,7 +60,7 @@ func (h *Handler) name(c *supervise.Call, peer bool) supervise.Verdict {
 	if !s.Internet() {
 		return asItIs
 	}
-	name, err := nameOf(s.FD, peer)
+	name, err := socket.NameOf(s.FD, peer)
 	if err != nil {
 		return asItIs
 	}
@@ -89,17 +88,6 @@ func (h *Handler) virtual(s *socket.Socket, at netip.AddrPort, peer bool) (uint1
 		return 0, false
 	}
 	return h.table.named(s.Transport(), cookie, at)
-}
-
-func nameOf(fd int, peer bool) (*socket.Address, error) {
-	var b [socket.MaxAddress]byte
-	n, err := kernel.SocketName(fd, peer, b[:])
-	if err != nil {
-		return nil, err
-	}
-	name := new(socket.Address)
-	name.Set(b[:min(n, len(b))])
-	return name, nil
 }
 
 // tell writes an address as the kernel does (move_addr_to_user): as much of it as the caller has room for, and its whole
