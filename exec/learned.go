@@ -100,3 +100,14 @@ func (l *learned) allows(protocol ir.Protocols, to netip.AddrPort) bool {
 	}
 	return false
 }
+
+// names returns the names that an address is reached by.
+func (l *learned) names(a netip.Addr) (names []string) {
+	now := l.now()
+	for _, e := range l.of[query.Canonical(a)] {
+		if known := e.Value.(*lease); now.Before(known.expires) {
+			names = append(names, known.name)
+		}
+	}
+	return names
+}

@@ -68,7 +68,8 @@ func (s *sandbox) resolve(table *query.Network, loop *supervise.Loop, j supervis
 	if s.resolver == nil {
 		return nil, nil
 	}
-	r := &resolving{s: s, helper: s.resolver, loop: loop, learned: newLearned(table), journal: j}
+	s.learned = newLearned(table)
+	r := &resolving{s: s, helper: s.resolver, loop: loop, learned: s.learned, journal: j}
 	return r, loop.Watch(r.helper.FD, r.receive)
 }
 

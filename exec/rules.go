@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
 	"github.com/sandlock-go/sandlock/exec/handler/processes"
@@ -167,7 +168,12 @@ func (s *sandbox) namesOf() func(netip.Addr) []string {
 			names[a] = append(names[a], name)
 		}
 	}
-	return func(a netip.Addr) []string { return names[a] }
+	return func(a netip.Addr) []string {
+		if s.learned == nil {
+			return names[a]
+		}
+		return append(slices.Clip(names[a]), s.learned.names(a)...)
+	}
 }
 
 // grantsUnless is grants without what rules have closed.

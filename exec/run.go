@@ -33,6 +33,7 @@ type sandbox struct {
 	net            ir.Net // the network policy as bound for this run
 	board          *board // who shows the virtual ports; nil if nobody does
 	pins           *pins
+	learned        *learned         // what the resolver has found; nil without one
 	resolver       *helper.Resolver // nil where the policy has none
 }
 
