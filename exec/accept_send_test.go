@@ -379,6 +379,10 @@ for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
     reader.start()
     print(a.sendmsg([bytes(1000)]), outcome(lambda: a.sendmsg([bytes(4 << 20)])))
     reader.join()
+signal.signal(signal.SIGALRM, lambda *a: None)
+a, b = pair()
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+print("signal", short(a.sendmsg([big])))
 pipes = []
 signal.signal(signal.SIGPIPE, lambda *a: pipes.append(threading.get_ident() == me))
 me = threading.get_ident()
@@ -408,6 +412,24 @@ print("killed", os.wait()[1])
 		g := allowNet("udp://" + udp.LocalAddr().String())
 		g.More += "\nnetwork: unix: \"granted\""
 		wantRun(t, b.Run(b.Policy(b.Base(g)), argv...), 0, strings.TrimSpace(outside.Stdout))
+	})
+}
+
+// A datagram to a virtual port reaches the socket of the sandbox that has it, and not the one outside that has it in fact.
+func Test_network_6_46_datagrams_to_virtual_ports(t *testing.T) {
+	outside := newSink(t, "udp4", "127.0.0.1:0")
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		sendScript(t, b, exectest.Grants{More: `network: {allow: ["udp://*"], allow_bind: [0], port_remap: true}`}, `
+port = int(sys.argv[1])
+s, c = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", port))
+s.settimeout(5)
+print(c.sendto(b"one", ("127.0.0.1", port)), s.recv(10), c.sendmsg([b"two"], [], 0, ("127.0.0.1", port)), s.recv(10))
+`, "3 b'one' 3 b'two'", fmt.Sprint(outside.port()))
+		if got := outside.seen(t); got > 0 {
+			t.Errorf("%d datagrams have arrived outside", got)
+		}
 	})
 }
 

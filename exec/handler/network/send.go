@@ -220,6 +220,7 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 	if err := h.lead(c, s, to, destination); err != nil {
 		return err
 	}
+	h.translate(s.Transport(), to, destination)
 	to.Specify()
 	return nil
 }
