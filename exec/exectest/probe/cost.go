@@ -104,29 +104,6 @@ var costCommands = []command{
 		}
 		return cost(args[0], func() outcome { return result(unix.Listen(fd, 1)) })
 	}},
-	// A datagram to a socket of its own, and received there unless the third argument says that its queue is to overflow.
-	{"datagram-loop", "N PORT [drop]", 2, func(args []string) outcome {
-		to := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: number(args[1])}
-		fds := [2]int{}
-		for i := range fds {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-			if err != nil {
-				return failedAt("socket", err)
-			}
-			fds[i] = fd
-		}
-		if err := unix.Bind(fds[1], to); err != nil {
-			return failedAt("bind", err)
-		}
-		data := make([]byte, 64)
-		return cost(args[0], func() outcome {
-			if err := unix.Sendto(fds[0], data, 0, to); err != nil || len(args) > 2 {
-				return result(err)
-			}
-			_, err := unix.Read(fds[1], data)
-			return result(err)
-		})
-	}},
 	{"latency", "THREADS N getppid|sigaction", 3, latency},
 }
 
