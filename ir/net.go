@@ -144,9 +144,10 @@ func (n *Net) RestrictsDatagrams() bool {
 	return n.Resolver || named&^every&(UDP|ICMP) != 0
 }
 
-// PinsNames reports whether names have fixed addresses, which the sandbox is to find in /etc/hosts.
+// PinsNames reports whether the sandbox is to find names in /etc/hosts by what the policy says, and not by what the host's
+// file does: where names have fixed addresses, or its own resolver answers for them.
 func (n *Net) PinsNames() bool {
-	return len(n.Hosts) > 0 || slices.ContainsFunc(n.Rules, func(r NetRule) bool {
+	return len(n.Hosts) > 0 || n.Resolver || slices.ContainsFunc(n.Rules, func(r NetRule) bool {
 		return r.Kind == TargetHost && !strings.HasPrefix(r.Target, Wildcard)
 	})
 }
@@ -230,7 +231,7 @@ func (p *Program) checkNet() error {
 
 func (p *Program) checkNetRule(r *NetRule) error {
 	if r.Protocols == 0 || r.Protocols > TCP|UDP|ICMP {
-		return fmt.Errorf("protocols %#x", r.Protocols)
+		return fmt.Errorf("protocols %#x", uint8(r.Protocols))
 	}
 	if r.Protocols&ICMP != 0 && (r.Protocols != ICMP || len(r.Ports) > 0) {
 		return errors.New("ICMP has no ports and stands alone")

@@ -137,6 +137,7 @@ func (h *Handler) lead(c *supervise.Call, s *socket.Socket, to *socket.Address, 
 		return h.policy.Refusal
 	}
 	h.translate(protocol, to, destination)
+	to.Specify()
 	return nil
 }
 

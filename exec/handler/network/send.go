@@ -217,12 +217,7 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 	if !ok {
 		return unix.EINVAL
 	}
-	if err := h.lead(c, s, to, destination); err != nil {
-		return err
-	}
-	h.translate(s.Transport(), to, destination)
-	to.Specify()
-	return nil
+	return h.lead(c, s, to, destination)
 }
 
 // directUnix decides about the destination of a message on a unix socket, and fetches the descriptors that it passes on.
