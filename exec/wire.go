@@ -129,7 +129,13 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		return w, err
 	}
 	if s.notifies("listen") {
-		w.list = append(w.list, listen.New(s.arch, s.listens(ports), j))
+		h, err := listen.New(s.arch, s.listens(ports), j)
+		if err != nil {
+			return w, err
+		}
+		w.list = append(w.list, h)
+		before := w.close
+		w.close = func() { before(); h.Close() }
 	}
 	if s.notifies("getdents64") || s.notifies("getdents") {
 		w.list = append(w.list, dirs.New(s.arch, loop.CanDefer))

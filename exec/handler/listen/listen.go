@@ -1,11 +1,13 @@
-// Package listen keeps listen(2) within network.allow_bind and network.deny_bind: on a socket that was never bound the kernel picks a port
-// by itself, and Landlock is not asked (spec: the autobind hole).
+// Package listen keeps listen(2) within network.allow_bind and network.deny_bind: on a socket that was never bound the
+// kernel picks a port by itself, and Landlock is not asked (spec: the autobind hole).
 //
 // It answers listen. The socket is duplicated, its port looked at, and the call made on the duplicate, so a descriptor
 // swapped by another thread changes nothing. It never blocks.
 package listen
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -30,14 +32,24 @@ type Handler struct {
 	policy  Policy
 	call    abi.Sysno
 	journal supervise.Journal
-	closer  supervise.Closer
+	alarm   *kernel.Alarm // of the loop's thread
 }
 
-// New makes the gate.
-func New(arch abi.Arch, p Policy, j supervise.Journal) *Handler {
+// patience bounds a close that does not wait unless the caller has given its own descriptor up meanwhile.
+const patience = 2 * time.Millisecond
+
+// New makes the gate. It must be called on the thread of the loop.
+func New(arch abi.Arch, p Policy, j supervise.Journal) (*Handler, error) {
 	nr, _ := abi.SyscallNumber(arch, "listen")
-	return &Handler{policy: p, call: nr, journal: j}
+	alarm, err := kernel.NewAlarm()
+	if err != nil {
+		return nil, err
+	}
+	return &Handler{policy: p, call: nr, journal: j, alarm: alarm}, nil
 }
+
+// Close releases what the handler holds.
+func (h *Handler) Close() { h.alarm.Close() }
 
 // Name is the concern.
 func (h *Handler) Name() string { return "listen" }
@@ -47,14 +59,11 @@ func (h *Handler) Syscalls() []abi.Sysno { return []abi.Sysno{h.call} }
 
 // Handle listens on behalf of the caller.
 func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
-	if h.closer.Busy() {
-		return supervise.Errno(unix.ENOBUFS)
-	}
 	fd, err := kernel.DuplicateFD(c.TID, int(c.Arg32(0)))
 	if err != nil {
 		return supervise.FromError(err)
 	}
-	defer h.closer.Close(fd)
+	defer h.release(fd)
 	if !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}
@@ -76,6 +85,13 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 		return h.deny(c)
 	}
 	return supervise.Return(0)
+}
+
+// release closes the duplicate before the caller goes on: what the caller then closes is to be free at once.
+func (h *Handler) release(fd int) {
+	h.alarm.Set(patience)
+	_ = unix.Close(fd)
+	h.alarm.Clear()
 }
 
 // allowed reports whether the socket's local port may be listened on. Families without ports are not this gate's.
