@@ -49,6 +49,7 @@ func Test_time_start_is_shown_by_every_clock(t *testing.T) {
 
 // A deadline of the sandbox's clock that the host takes for its own would be over at once, or never.
 func Test_time_start_and_deadlines(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for _, start := range []string{"2000-06-15T08:00:00Z", "2100-06-15T08:00:00Z"} {
@@ -148,6 +149,7 @@ int main() {
 `
 
 func Test_time_start_in_a_C_library(t *testing.T) {
+	t.Parallel()
 	compiler, err := exec.LookPath("gcc")
 	if err != nil {
 		t.Skipf("needs gcc: %v", err)

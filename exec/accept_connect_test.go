@@ -171,6 +171,7 @@ func blackHole(t *testing.T) string {
 // A connection that is not answered delays its caller alone, ends when its socket's time is over or a signal comes, and
 // leaves nothing behind when its caller is killed.
 func Test_network_blocked_connect(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	hole := blackHole(t)
 	l := listen(t, "tcp4", "127.0.0.1:0")

@@ -253,6 +253,7 @@ func Test_deterministic_dirs_not_as_the_supervisor(t *testing.T) {
 }
 
 func Test_deterministic_dirs_large(t *testing.T) {
+	t.Parallel()
 	const entries = 100_000
 	dirs := []string{largeDirectory(t, os.TempDir(), entries)}
 	var fs syscall.Statfs_t

@@ -33,14 +33,21 @@ type nameServer struct {
 func serveNames(t *testing.T, zone map[string][]string) *nameServer {
 	t.Helper()
 	s := &nameServer{}
-	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var udp net.PacketConn
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	for range 10 { // somebody may have the port for UDP
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.at = tcp.Addr().(*net.TCPAddr).AddrPort()
+		if udp, err = net.ListenPacket("udp4", s.at.String()); err == nil {
+			break
+		}
+		tcp.Close()
+		tcp, err = net.Listen("tcp4", "127.0.0.1:0")
 	}
-	s.at = udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	tcp, err := net.Listen("tcp4", s.at.String())
-	if err != nil {
-		t.Fatal(err)
+	if udp == nil {
+		t.Fatal("no port is free for both TCP and UDP")
 	}
 	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		name := strings.TrimSuffix(q.Question[0].Name, ".")
@@ -324,6 +331,7 @@ func helpersOf(parent int) (pids []int) {
 
 // The helper's ports are the sandbox's alone, and without the helper there are no names and no way around it.
 func Test_network_resolver_helper(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	exectest.Helper(t)
 	exectest.Lookup(t)

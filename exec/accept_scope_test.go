@@ -95,6 +95,7 @@ func scopePolicy(b *exectest.Box) string {
 }
 
 func Test_rules_scopes(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)

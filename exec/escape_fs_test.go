@@ -70,6 +70,7 @@ func (s suite) withProbe() suite {
 }
 
 func Test_escape_10_symlink_swap_race(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("100000 opens")
 	}

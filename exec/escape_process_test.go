@@ -224,6 +224,7 @@ func Test_escape_30_survivors(t *testing.T) {
 }
 
 func Test_escape_30_32_survivors_of_the_end_from_outside(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))

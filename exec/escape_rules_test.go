@@ -102,6 +102,7 @@ func Test_escape_closed_file_by_hard_link(t *testing.T) {
 
 // 10: a link is swapped while it is opened; 11: the path in memory is.
 func Test_escape_10_11_closed_path_races(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for name, args := range map[string][]string{

@@ -125,7 +125,8 @@ func TestFilters(t *testing.T) {
 	})
 }
 
-// TestMinimalTrapsForksOnly: who uses no feature pays for none. (rt_sigaction: handlers of SIGCHLD, see there.)
+// TestMinimalTrapsForksOnly: who uses no feature pays for none. (rt_sigaction: handlers of SIGCHLD; prctl: the
+// parent-death signal; registers tell.)
 func TestMinimalTrapsForksOnly(t *testing.T) {
 	p := compile(t, "minimal.cue")
 	for _, f := range p.Seccomp.Filters {
@@ -137,7 +138,7 @@ func TestMinimalTrapsForksOnly(t *testing.T) {
 				notified = append(notified, call.Name)
 			}
 		}
-		want := map[abi.Arch][]string{abi.AMD64: {"clone", "fork", "rt_sigaction", "vfork"}, abi.ARM64: {"clone", "rt_sigaction"}}[f.Arch]
+		want := map[abi.Arch][]string{abi.AMD64: {"clone", "fork", "prctl", "rt_sigaction", "vfork"}, abi.ARM64: {"clone", "prctl", "rt_sigaction"}}[f.Arch]
 		if slices.Sort(notified); !slices.Equal(notified, want) {
 			t.Errorf("%s: notified calls: got %v, want %v", f.Arch, notified, want)
 		}
