@@ -15,12 +15,13 @@ const patience = 2 * time.Millisecond
 
 // connect carries out connect(2).
 func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
-	s, err := h.hold(c.TID, c.Arg32(0))
+	s, err := h.glance(c.TID, c.Arg32(0))
 	if err != nil {
 		return supervise.FromError(err)
 	}
 	var to socket.Address
-	if err = to.Read(c, c.Args[1], c.Arg32(2)); err == nil && !c.Valid() {
+	// Reading proves that the caller still waits, and so that the socket is its own.
+	if err = to.Read(c, c.Args[1], c.Arg32(2)); err == nil && to.Size() == 0 && !c.Valid() {
 		err = unix.ESRCH
 	}
 	if err != nil {

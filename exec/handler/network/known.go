@@ -46,6 +46,20 @@ func (k *known) hold(tid int, descriptor int32) (s socket.Socket, err error) {
 	return s, nil
 }
 
+// glance is hold for a call that a socket sees once, as a rule: it looks at family and protocol, and remembers nothing.
+func (k *known) glance(tid int, descriptor int32) (s socket.Socket, err error) {
+	if s.FD, err = k.duplicate(tid, descriptor); err != nil {
+		return s, err
+	}
+	if s.Domain, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
+		s.Protocol, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	}
+	if err != nil {
+		s.Close()
+	}
+	return s, err
+}
+
 // duplicate copies a descriptor of a thread.
 func (k *known) duplicate(tid int, descriptor int32) (fd int, err error) {
 	place := &k.threads[tid%places]
