@@ -86,6 +86,7 @@ func (s *sandbox) describeAt(r query.Ruling) (rule, origin string) {
 // command. Where the policy lists ports the executor, too, keeps to them.
 func (s *sandbox) ownNet() (rights uint64) {
 	n := &s.net
+	rights = abi.NetBindUDP | abi.NetConnectSendUDP
 	if n.PortRemap {
 		rights |= abi.NetBindTCP | abi.NetConnectTCP // real ports are any
 	}
@@ -201,8 +202,5 @@ func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 // byLandlock decides about a destination where the supervisor connects for another reason than destinations: TCP ports as
 // the command's ruleset has them, and everything that a socket can be made for.
 func (s *sandbox) byLandlock(protocol ir.Protocols, to netip.AddrPort) query.Ruling {
-	if protocol == ir.TCP {
-		return query.Port(&s.reach, to.Port(), abi.NetConnectTCP)
-	}
-	return query.Ruling{Allowed: protocol == ir.UDP || protocol == ir.ICMP, Reason: "not restricted"}
+	return query.ByLandlock(&s.reach, protocol, to.Port())
 }

@@ -132,16 +132,17 @@ func (d *dumper) network() {
 		any   string
 	}{
 		{abi.NetConnectTCP, "connect", "any TCP port of any host"},
+		{abi.NetConnectSendUDP, "connect", ""},
 		{abi.NetBindTCP, "bind", "any TCP port"},
 	}
 	decided := map[uint64]bool{abi.NetConnectTCP: d.p.Net.DecidesDestinations(), abi.NetBindTCP: len(d.p.Net.DenyBind) > 0}
 	for _, r := range rights {
 		rules := d.p.Landlock.portRules(r.right)
-		if len(rules) == 0 && !decided[r.right] {
+		if len(rules) == 0 && !decided[r.right] && r.any != "" {
 			rows = append(rows, row{cells: []string{r.name, d.portTotals(r.right, r.any)}})
 		}
 		for _, rule := range rules {
-			rows = append(rows, row{cells: []string{r.name, "tcp " + rule.target(r.right)}, origin: rule.Origin})
+			rows = append(rows, row{cells: []string{r.name, protocolOf(r.right) + " " + rule.target(r.right)}, origin: rule.Origin})
 		}
 	}
 	rows = append(rows, d.netRules()...)
@@ -167,7 +168,7 @@ func (r *PortRule) target(right uint64) string {
 		return "${" + r.Param + "}"
 	case r.Port == 0:
 		return "an ephemeral port"
-	case right == abi.NetConnectTCP:
+	case right&(abi.NetConnectTCP|abi.NetConnectSendUDP) != 0:
 		return "*:" + strconv.Itoa(int(r.Port))
 	}
 	return strconv.Itoa(int(r.Port))
@@ -179,7 +180,14 @@ func (r *PortRule) Describe(right uint64) string {
 	if right&(abi.NetConnectTCP|abi.NetConnectSendUDP) != 0 {
 		verb = "connect"
 	}
-	return fmt.Sprintf("%s tcp %s", verb, r.target(right))
+	return fmt.Sprintf("%s %s %s", verb, protocolOf(right), r.target(right))
+}
+
+func protocolOf(right uint64) string {
+	if right&(abi.NetConnectSendUDP|abi.NetBindUDP) != 0 {
+		return "udp"
+	}
+	return "tcp"
 }
 
 // Describe returns the rule as goldens and explanations name it.

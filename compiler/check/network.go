@@ -29,7 +29,7 @@ func checkPorts(c *checker) {
 		set    bool
 		origin policy.Origin
 	}{
-		{len(n.Allow.Items) > 0 && !lower.SupervisesDestinations(n), n.Allow.Origin},
+		{len(n.Allow.Items) > 0 && !lower.SupervisesDestinations(c.Policy), n.Allow.Origin},
 		{len(n.AllowBind.Items) > 0, n.AllowBind.Origin},
 	} {
 		if l.set {

@@ -36,7 +36,7 @@ func checkSupervisor(c *checker) {
 		{c.Determinism.RandomSeed.Set, c.Determinism.RandomSeed.Origin, "it answers from the seed"},
 		{c.Determinism.TimeStart.Set, c.Determinism.TimeStart.Origin, "it shows the shifted time"},
 		{len(c.Rules.Items) > 0, c.Rules.Origin, "it looks at calls before they are carried out"},
-		{lower.SupervisesDestinations(&c.Network), c.Network.Allow.Origin, "it connects and sends to what rules with hosts or datagrams name"},
+		{lower.SupervisesDestinations(c.Policy), c.Network.Allow.Origin, "it connects and sends to what rules with hosts or datagrams name"},
 		{len(c.Network.Deny.Items) > 0, c.Network.Deny.Origin, "it connects and sends"},
 		{len(c.Network.DenyBind.Items) > 0, c.Network.DenyBind.Origin, "it binds"},
 		{c.Network.PortRemap.V, c.Network.PortRemap.Origin, "it binds and translates"},

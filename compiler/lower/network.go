@@ -25,7 +25,7 @@ func Network(u *Unit) {
 		n.Destinations, n.Origin = ir.DestinationsDenied, u.ref(src.Deny.Origin)
 		n.Rules = netRules(u, src.Deny)
 		u.Filter.UDP, u.Filter.ICMP = true, true
-	case SupervisesDestinations(src):
+	case SupervisesDestinations(u.Policy):
 		n.Destinations, n.Origin = ir.DestinationsAllowed, u.ref(src.Allow.Origin)
 		n.Rules = netRules(u, src.Allow)
 		allowSockets(u)
@@ -34,8 +34,14 @@ func Network(u *Unit) {
 			if it.V.TCP {
 				grantPorts(u, it.V.Ports, abi.NetConnectTCP, it.Origin)
 			}
+			if it.V.UDP {
+				grantPorts(u, it.V.Ports, abi.NetConnectSendUDP, it.Origin)
+			}
 		}
 		allowSockets(u)
+	}
+	if u.Filter.UDP { // what may be served are TCP ports
+		grantPorts(u, policy.PortSet{All: true}, abi.NetBindUDP, src.Allow.Origin)
 	}
 	if n.DecidesDestinations() {
 		n.Private, n.Resolver = src.Private.V, src.Resolver.V
@@ -68,12 +74,14 @@ func hostsFile(u *Unit) {
 	trapOpens(u, "network.hosts: /etc/hosts may be opened", origin, true)
 }
 
-// SupervisesDestinations reports whether Landlock cannot tell what a list of rules allows: it knows TCP ports only, and
-// whether there are UDP and ICMP sockets at all is the filter's.
-func SupervisesDestinations(n *policy.Network) bool {
+// SupervisesDestinations reports whether Landlock cannot tell what a list of rules allows: it knows ports only, those of UDP
+// since ABI 10, and whether there are UDP and ICMP sockets at all is the filter's.
+func SupervisesDestinations(p *policy.Policy) bool {
+	const sinceUDP = 10
+	n, knowsUDP := &p.Network, p.Target.Landlock.V >= sinceUDP && p.Protections.NetUDP.V == "strict"
 	return n.Resolver.V || slices.ContainsFunc(n.Allow.Items, func(it policy.Val[policy.NetRule]) bool {
 		r := &it.V
-		return r.Kind != policy.TargetAny || r.UDP && !r.Ports.All
+		return r.Kind != policy.TargetAny || r.UDP && !r.Ports.All && !knowsUDP
 	})
 }
 

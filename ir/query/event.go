@@ -144,10 +144,7 @@ func socketEvent(p *ir.Program, f *ir.ArchFilter, target string, right uint64, c
 func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Ruling {
 	n := &p.Net
 	if !n.DecidesDestinations() {
-		if protocol == ir.UDP {
-			return Ruling{Allowed: true, Reason: "not restricted: every UDP port"}
-		}
-		return Port(&p.Landlock, port, abi.NetConnectTCP)
+		return ByLandlock(&p.Landlock, protocol, port)
 	}
 	w := NewNetwork(n, n.Fixed, func(string) (uint16, bool) { return 0, false })
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -164,6 +161,18 @@ func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Rul
 	return r
 }
 
+// ByLandlock decides about a destination where nobody but Landlock does: by its port. What a socket can be made for and
+// Landlock does not know may go everywhere.
+func ByLandlock(l *ir.Landlock, protocol ir.Protocols, port uint16) Ruling {
+	switch protocol {
+	case ir.TCP:
+		return Port(l, port, abi.NetConnectTCP)
+	case ir.UDP:
+		return Port(l, port, abi.NetConnectSendUDP)
+	}
+	return Ruling{Allowed: protocol == ir.ICMP, Reason: "not restricted"}
+}
+
 // Bind decides whether a port may be bound; 0 stands for an ephemeral one. Only TCP ports are restricted.
 func Bind(n *ir.Net, l *ir.Landlock, protocol ir.Protocols, port uint16) Ruling {
 	if protocol != ir.TCP {
@@ -178,17 +187,21 @@ func Bind(n *ir.Net, l *ir.Landlock, protocol ir.Protocols, port uint16) Ruling 
 	return Port(l, port, abi.NetBindTCP)
 }
 
-// Port decides whether a TCP port may be bound or connected to.
+// Port decides whether a port may be bound or connected to.
 func Port(l *ir.Landlock, port uint16, right uint64) Ruling {
+	protocol := "TCP"
+	if right&(abi.NetConnectSendUDP|abi.NetBindUDP) != 0 {
+		protocol = "UDP"
+	}
 	if l.Handled.Net&right == 0 {
-		return Ruling{Allowed: true, Reason: "not restricted: every TCP port"}
+		return Ruling{Allowed: true, Reason: "not restricted: every " + protocol + " port"}
 	}
 	for i := range l.Ports {
 		if r := &l.Ports[i]; r.Access&right != 0 && r.Param == "" && r.Port == port {
 			return Ruling{true, "granted", r.Describe(right), r.Origin}
 		}
 	}
-	return Ruling{Reason: "no rule grants TCP port " + strconv.Itoa(int(port))}
+	return Ruling{Reason: "no rule grants " + protocol + " port " + strconv.Itoa(int(port))}
 }
 
 // splitAddress takes "tcp 127.0.0.1:80".
