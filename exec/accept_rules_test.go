@@ -330,3 +330,27 @@ func Test_rules_kill_ends_the_process(t *testing.T) {
 	artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: argv_contains: "malicious", then: "kill"}`)))
 	wantRun(t, b.Sh(artifact, "(exec /bin/echo mal'ic'ious); echo $?"), 0, fmt.Sprint(128+int(syscall.SIGKILL)))
 }
+
+// O_PATH gives a name to a file and no access; what is then done with it is decided by the file.
+func Test_rules_open_path_only(t *testing.T) {
+	py := python(t)
+	script := `
+import os, sys
+work = sys.argv[1]
+fd = os.open(work + "/free", os.O_PATH)
+print(os.fstat(fd).st_size, open("/proc/self/fd/%d" % fd).read())
+directory = os.open(work, os.O_PATH | os.O_DIRECTORY)
+print(os.read(os.open("free", os.O_RDONLY, dir_fd=directory), 9).decode())
+def attempt(what):
+    try: print(what())
+    except OSError as e: print(e.strerror)
+attempt(lambda: os.open("closed", os.O_RDONLY, dir_fd=directory))
+attempt(lambda: os.open(work + "/closed", os.O_PATH))`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		b.File(b.Work+"/free", "free")
+		b.File(b.Work+"/closed", "closed")
+		policy := b.Policy(b.Base(exectest.Grants{More: fmt.Sprintf(`rules: [{on: ["open"], if: path: %q, then: "deny"}]`, b.Work+"/closed")}))
+		wantRun(t, b.Run(policy, py, "-c", script, b.Work), 0, "4 free\nfree\nOperation not permitted\nOperation not permitted")
+	})
+}
