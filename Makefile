@@ -16,6 +16,7 @@ setup: ## Install what building and testing need, if it is missing
 
 build: ## Build ./sandlock-compile, ./sandlock-exec and its helper ./sandlock-proxy as they are shipped
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o . ./cmd/sandlock-compile ./cmd/sandlock-exec ./cmd/sandlock-proxy
+	@chmod go-w sandlock-proxy # whoever could write it would be the supervisor's helper
 
 demo: setup build ## Run Python under policies/python.cue, and show three things that it may not do
 	@scripts/demo.sh

@@ -305,3 +305,32 @@ a.sendall(b"pair"); print(b.recv(9).decode())`
 		wantRun(t, b.Run(withNetwork(b, `unix: "granted"`), py, "-c", script, name), 0, "host's 1\nown 0\nown 0\nfull 11\nwaited 0\npair")
 	})
 }
+
+// What the kernel takes for no address of the socket's family is none of ours either, and costs the executor nothing.
+func Test_network_foreign_addresses(t *testing.T) {
+	py := python(t)
+	l := listen(t, "tcp4", "127.0.0.1:0")
+	script := `
+import ctypes, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+port = int(sys.argv[1])
+errors = set()
+for i in range(1500):
+    s = socket.socket()
+    for family, size in (3, 16), (16, 16), (1, 16), (2, 8), (10, 16), (2, 200), (0xffff, 28):
+        address = struct.pack("=HH", family, socket.htons(port)) + bytes(24)
+        libc.connect(s.fileno(), address.ljust(200, b"\0"), size)
+        errors.add(ctypes.get_errno())
+    s.close()
+print(*sorted(errors))
+s = socket.create_connection(("127.0.0.1", port))
+print("connects")`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		o := b.Opts(withNetwork(b, fmt.Sprintf(`allow: ["tcp://127.0.0.1:%s"]`, port(l))), py, "-c", script, port(l))
+		bare := b.Opts("", py, "-c", script, port(l))
+		want := strings.TrimSpace(exectest.Run(t, bare).Stdout)
+		o.Wrap = []string{"/bin/sh", "-c", `ulimit -n 256; exec "$@"`, "sh"}
+		wantRun(t, exectest.Run(t, o), 0, want)
+	})
+}

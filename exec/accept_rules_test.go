@@ -354,3 +354,20 @@ attempt(lambda: os.open(work + "/closed", os.O_PATH))`
 		wantRun(t, b.Run(policy, py, "-c", script, b.Work), 0, "4 free\nfree\nOperation not permitted\nOperation not permitted")
 	})
 }
+
+// A rule about sends alone leaves connecting, and what it does not name, alone.
+func Test_rules_sendto_alone(t *testing.T) {
+	udp := datagramListener(t, "127.0.0.1:0")
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		policy := b.Policy(b.Base(exectest.Grants{More: `
+network: allow: ["udp://*"]
+rules: [{on: ["sendto"], if: port: 9999, then: "deny"}]`}))
+		checkAllowed(t, b, policy, []allowed{
+			{"other", []string{"send", udp.LocalAddr().String(), datagram, "0", "0"}, "ok"},
+			{"sendmsg", []string{"sendmsg", udp.LocalAddr().String(), datagram, "0", "0"}, "ok"},
+			{"denied", []string{"send", "127.0.0.1:9999", datagram, "0", "0"}, "errno EPERM"},
+			{"connect", []string{"connect", "127.0.0.1:9999", datagram, "0"}, "ok"},
+		})
+	})
+}

@@ -140,7 +140,7 @@ func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
 
 // network wires what connects and sends in place of the command.
 func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, loop *supervise.Loop, j supervise.Journal) error {
-	if !s.notifies("connect") {
+	if !slices.ContainsFunc([]string{"connect", "sendto", "sendmsg", "sendmmsg"}, s.notifies) {
 		return nil
 	}
 	table := query.NewNetwork(&s.net, s.pins.Addresses, func(string) (uint16, bool) { return 0, false })
@@ -182,6 +182,8 @@ func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, lo
 		return fmt.Errorf("network: %w", err)
 	}
 	w.list = append(w.list, h)
+	before := w.close
+	w.close = func() { before(); h.Close() }
 	return nil
 }
 

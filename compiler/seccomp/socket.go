@@ -160,11 +160,12 @@ func fastOpen(flags uint8) func(*builder) ir.SyscallEntry {
 }
 
 func (b *builder) setsockopt() ir.SyscallEntry {
-	const tcpFastOpen, tcpFastOpenConnect = 23, 30
+	const tcpFastOpen, tcpFastOpenConnect, tcpULP = 23, 30, 31
 	unsupported := ir.Errno(abi.EOPNOTSUPP)
 	e := ir.SyscallEntry{Action: ir.Allow, Clauses: []ir.Clause{
 		when(unsupported, reasonFastOpen, is(1, protoTCP), is(2, tcpFastOpen)),
 		when(unsupported, reasonFastOpen, is(1, protoTCP), is(2, tcpFastOpenConnect)),
+		when(unsupported, "upper layers of TCP: SMC connects past Landlock", is(1, protoTCP), is(2, tcpULP)),
 	}}
 	if b.req.Destinations {
 		for _, o := range routeOptions {

@@ -46,7 +46,7 @@ func Find(path string) (*Program, error) {
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err == nil {
-		err = trusted(&st, uint32(os.Geteuid()), uint32(os.Getegid()))
+		err = trusted(&st, uint32(os.Geteuid()))
 	}
 	if err == nil {
 		path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
@@ -58,16 +58,15 @@ func Find(path string) (*Program, error) {
 	return &Program{Path: path, fd: fd}, nil
 }
 
-// trusted refuses what another user may have written. Write permission of this user's own group is as common as a umask of
-// 002 is.
-func trusted(st *unix.Stat_t, uid, gid uint32) error {
+// trusted refuses what another user may have written.
+func trusted(st *unix.Stat_t, uid uint32) error {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return errors.New("is not a regular file")
 	case st.Uid != 0 && st.Uid != uid:
 		return fmt.Errorf("belongs to user %d, neither root nor the one who runs it", st.Uid)
-	case st.Mode&0o002 != 0, st.Mode&0o020 != 0 && st.Gid != 0 && st.Gid != gid:
-		return fmt.Errorf("may be written by others (mode %#o)", st.Mode&0o7777)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("may be written by others (mode %#o): chmod go-w", st.Mode&0o7777)
 	}
 	return nil
 }

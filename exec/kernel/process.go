@@ -344,6 +344,18 @@ func Alive(pidfd int) bool {
 	}
 }
 
+// StatDescriptor looks at the file behind a descriptor of a thread, without a duplicate that would have to be closed.
+func StatDescriptor(tid, fd int) (st unix.Stat_t, err error) {
+	if fd < 0 {
+		return st, unix.EBADF
+	}
+	err = unix.Stat(procPath(tid, "fd/"+strconv.Itoa(fd)), &st)
+	if errors.Is(err, unix.ENOENT) {
+		err = unix.EBADF
+	}
+	return st, err
+}
+
 // DuplicateFD copies descriptor fd of the thread tid (pidfd_getfd(2)). A thread may have a descriptor table of its
 // own, so its own pidfd is asked first where the kernel has such.
 func DuplicateFD(tid, fd int) (int, error) {

@@ -111,6 +111,8 @@ func (a *Address) Specify() {
 		addr = a.raw[4:8]
 	case unix.AF_INET6:
 		addr = a.raw[8:24]
+	default:
+		return
 	}
 	to, _ := a.Internet()
 	switch ip := to.Addr(); {

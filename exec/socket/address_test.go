@@ -124,6 +124,11 @@ func FuzzAddress(f *testing.F) {
 			t.Errorf("path %q of %x", name, b)
 		}
 		to, ok := a.Internet()
+		specified := a
+		specified.Specify()
+		if now, still := specified.Internet(); still != ok || now.Port() != to.Port() {
+			t.Errorf("%x becomes %x", b, specified.Bytes())
+		}
 		for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
 			fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {

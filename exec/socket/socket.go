@@ -19,17 +19,17 @@ type Socket struct {
 }
 
 // Pin duplicates the socket that a call is about. It fails with EBADF, and with ENOTSOCK for another kind of file. The
-// caller must close it, within an alarm.
-func Pin(c *supervise.Call, descriptor int32) (s Socket, err error) {
+// caller must close it, within an alarm; discard does that where Pin itself fails.
+func Pin(c *supervise.Call, descriptor int32, discard func(fd int)) (s Socket, err error) {
 	if s.FD, err = kernel.DuplicateFD(c.TID, int(descriptor)); err != nil {
 		return s, err
 	}
 	if err = s.Identify(); err != nil {
-		s.Close()
+		discard(s.FD)
 		return s, err
 	}
 	if !c.Valid() {
-		s.Close()
+		discard(s.FD)
 		return s, unix.ESRCH
 	}
 	return s, nil
@@ -55,14 +55,17 @@ func (s *Socket) Close() { _ = unix.Close(s.FD) }
 // Internet reports whether the socket is of IPv4 or IPv6.
 func (s *Socket) Internet() bool { return s.Domain == unix.AF_INET || s.Domain == unix.AF_INET6 }
 
-// Transport returns the protocol as rules know it, 0 if they do not.
+// Transport returns the protocol as rules know it, 0 if they do not. A raw socket, which the command may have been given,
+// has the number of a protocol and sends what it wants.
 func (s *Socket) Transport() ir.Protocols {
-	switch s.Protocol {
-	case unix.IPPROTO_TCP:
+	switch {
+	case s.Protocol == unix.IPPROTO_TCP && s.Kind == unix.SOCK_STREAM:
 		return ir.TCP
-	case unix.IPPROTO_UDP:
+	case s.Kind != unix.SOCK_DGRAM:
+		return 0
+	case s.Protocol == unix.IPPROTO_UDP:
 		return ir.UDP
-	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+	case s.Protocol == unix.IPPROTO_ICMP || s.Protocol == unix.IPPROTO_ICMPV6:
 		return ir.ICMP
 	}
 	return 0

@@ -3,20 +3,27 @@ package supervise
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
 // Closer closes duplicates of a caller's descriptors outside of the loop. If the caller has closed its own meanwhile, ours
-// is the last, and to close the last descriptor of a socket can take as long as its owner wished (SO_LINGER, socket(7)).
+// is the last, and to close the last descriptor of a socket can take as long as its owner wished (SO_LINGER, socket(7)):
+// an alarm ends that wait, and the kernel goes on with the connection by itself.
 type Closer struct {
 	mu     sync.Mutex
 	active int   // goroutines that close
 	queue  []int // descriptors that none of them has taken up
 }
 
-// maxClosing bounds the threads that closing holds up.
-const maxClosing = 32
+const (
+	maxClosing = 4 // threads
+	// closeTime is how long a descriptor may take.
+	closeTime = 2 * time.Millisecond
+)
 
 // patience is how often Busy lets other goroutines run first.
 const patience = 100
@@ -41,8 +48,9 @@ func (c *Closer) open() int {
 }
 
 // Close closes fd, at once or a little later. No more than maxClosing goroutines close at the same time; further
-// descriptors stay open until one of them is done.
+// descriptors stay open until one of them is done, and who brings many waits a little, so that they do not pile up.
 func (c *Closer) Close(fd int) {
+	c.Busy()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.active == maxClosing {
@@ -54,8 +62,20 @@ func (c *Closer) Close(fd int) {
 }
 
 func (c *Closer) run(fd int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	alarm, err := kernel.NewAlarm()
+	if err == nil {
+		defer alarm.Close()
+	}
 	for {
+		if alarm != nil {
+			alarm.Set(closeTime)
+		}
 		_ = unix.Close(fd)
+		if alarm != nil {
+			alarm.Clear()
+		}
 		c.mu.Lock()
 		if len(c.queue) == 0 {
 			c.active--

@@ -51,6 +51,8 @@ func (b *backlog) start() {
 		}
 		if by.listed = len(by.queue) > 0; by.listed {
 			b.queues = append(b.queues, by)
+		} else if passed > 0 {
+			passed-- // there is one less to pass
 		}
 	}
 }

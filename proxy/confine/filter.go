@@ -14,7 +14,7 @@ import (
 
 // calls are what the Go runtime and package net make, those that wait often first. All others fail with EPERM.
 var calls = []string{
-	"futex", "epoll_pwait", "epoll_wait", "read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto", "accept4", "connect",
+	"futex", "epoll_pwait", "epoll_wait", "read", "write", "recvmsg", "recvfrom", "accept4", "connect",
 	"bind", "close", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "epoll_ctl", "epoll_create1",
 	"eventfd2", "fcntl", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "sched_yield", "getrandom", "mmap",
 	"munmap", "mprotect", "madvise", "brk", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
@@ -60,6 +60,10 @@ func program(arch abi.Arch, pid uint32) []bpf.Insn {
 	for _, name := range calls {
 		when(name, allow)
 	}
+	// TCP fast open connects by sending, past Landlock.
+	fastOpen := bpf.Insn{Code: bpf.Jset, K: unix.MSG_FASTOPEN, JF: 1}
+	when("sendto", arg(3), fastOpen, refuse, allow)
+	when("sendmsg", arg(2), fastOpen, refuse, allow)
 	when("clone", arg(0), bpf.Insn{Code: bpf.Jset, K: unix.CLONE_THREAD, JF: 1}, allow, refuse)
 	when("tgkill", arg(0), bpf.Insn{Code: bpf.Jeq, K: pid, JF: 1}, allow, refuse) // how the runtime preempts
 	when("socket",

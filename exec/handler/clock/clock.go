@@ -40,6 +40,7 @@ type Handler struct {
 	host    host
 	calls   map[abi.Sysno]func(*supervise.Call) supervise.Verdict
 	changed restorer
+	closer  supervise.Closer
 }
 
 // New makes the handler. From now on the clock runs.

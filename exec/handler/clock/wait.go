@@ -142,9 +142,13 @@ func (h *Handler) timerfdSettime(c *supervise.Call) supervise.Verdict {
 	if err != nil {
 		return supervise.FromError(err)
 	}
-	defer unix.Close(fd)
 	clock, ok := kernel.TimerFDClock(fd)
-	if !ok || !timeOfDay(clock) {
+	if !ok {
+		h.closer.Close(fd) // it may be a socket
+		return supervise.Pass(supervise.KernelDecides)
+	}
+	defer unix.Close(fd)
+	if !timeOfDay(clock) {
 		return supervise.Pass(supervise.KernelDecides)
 	}
 	var b [32]byte

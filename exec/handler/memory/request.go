@@ -140,13 +140,11 @@ func (r *request) mmap(c *supervise.Call) {
 // isZero tells whether a descriptor is /dev/zero: to map that shared is to ask for anonymous memory. What cannot be
 // looked at counts as such.
 func isZero(tid, fd int) bool {
-	own, err := kernel.DuplicateFD(tid, fd)
+	st, err := kernel.StatDescriptor(tid, fd)
 	if err != nil {
 		return !errors.Is(err, unix.EBADF) // then the kernel refuses the mapping
 	}
-	defer unix.Close(own)
-	var st unix.Stat_t
-	return unix.Fstat(own, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 5)
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 5)
 }
 
 // exact returns what the call will cost, given the caller's mappings. It is asked only when bytes do not fit.

@@ -48,6 +48,7 @@ type Handler struct {
 	sockets                   map[uint64]*socket // by inode of the command's end
 	buffer                    [4096]byte
 	named                     bool // getsockname is answered
+	closer                    supervise.Closer
 }
 
 // New makes the handler. [Handler.Close] ends it. named tells whether getsockname is notified; if not, it tells programs
@@ -182,7 +183,7 @@ func (h *Handler) bindTo(c *supervise.Call, s *socket) supervise.Verdict {
 	}
 	s.bound = true
 	if s.foretold > 0 {
-		s.takeBack(c.TID, c.Arg32(0))
+		h.takeBack(s, c.TID, c.Arg32(0))
 	}
 	return supervise.Return(0)
 }

@@ -121,16 +121,17 @@ func (s *socket) foretell() {
 }
 
 // takeBack empties the queue again: the command has bound its socket, so it is not musl's.
-func (s *socket) takeBack(tid int, fd int32) {
+func (h *Handler) takeBack(s *socket, tid int, fd int32) {
 	end, err := kernel.DuplicateFD(tid, int(fd))
 	if err != nil {
 		return
 	}
-	defer unix.Close(end)
 	var st unix.Stat_t
 	if unix.Fstat(end, &st) != nil || st.Ino != s.inode {
+		h.closer.Close(end) // another socket, which may linger
 		return
 	}
+	defer unix.Close(end)
 	for ; s.foretold > 0; s.foretold-- {
 		var b [1]byte
 		if _, _, err := unix.Recvfrom(end, b[:], unix.MSG_DONTWAIT); err != nil {

@@ -25,7 +25,7 @@ func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
 		err = unix.ESRCH
 	}
 	if err != nil {
-		s.Close()
+		h.close(&s)
 		return supervise.FromError(err)
 	}
 	switch {
@@ -34,13 +34,23 @@ func (h *Handler) connect(c *supervise.Call) supervise.Verdict {
 	case s.Domain == unix.AF_UNIX:
 		return h.connectUnix(c, s, &to)
 	}
-	defer s.Close()
+	h.close(&s)
 	return h.refuse(c, "", unix.EAFNOSUPPORT, "sockets of this family connect nowhere")
+}
+
+// close closes the duplicate of a socket: it may be the last.
+func (h *Handler) close(s *socket.Socket) {
+	h.alarm.Set(patience)
+	s.Close()
+	h.alarm.Clear()
 }
 
 func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket.Address) supervise.Verdict {
 	takesBack := to.Family() == unix.AF_UNSPEC
 	destination, ok := to.Internet()
+	if family := to.Family(); family != unix.AF_INET && family != unix.AF_INET6 {
+		ok = false
+	}
 	// Decided before the alarm is set, which is not to cut short what rules look at.
 	var refused error
 	if ok && !takesBack {
@@ -103,7 +113,11 @@ func (h *Handler) awaitConnection(s socket.Socket, to socket.Address, flags int)
 		s.Close()
 		return supervise.FromError(err)
 	}).Interrupted(func(*supervise.Call) supervise.Verdict {
-		s.Close() // the connection is still being made; who calls connect again waits for it
+		timed := s.Timeout() > 0
+		h.close(&s) // the connection is still being made; who calls connect again waits for it
+		if timed {
+			return supervise.Errno(unix.EINTR) // and is not begun anew (signal(7))
+		}
 		return supervise.Restart()
 	})
 }

@@ -12,6 +12,7 @@ import (
 // (SO_COOKIE) is never another's. Of what a cookie stands for only the family can change, from IPv6 to IPv4
 // (IPV6_ADDRFORM, ipv6(7)), and no address is passed on that would mean something else then.
 type known struct {
+	discard func(fd int) // closes a descriptor that may be any of the caller's
 	threads [places]struct{ tid, pidfd int }
 	sockets [places]struct {
 		cookie uint64
@@ -39,23 +40,20 @@ func (k *known) hold(tid int, descriptor int32) (s socket.Socket, err error) {
 		err = s.Identify()
 	}
 	if err != nil {
-		s.Close()
+		k.discard(s.FD)
 		return s, err
 	}
 	place.cookie, place.socket = cookie, s
 	return s, nil
 }
 
-// glance is hold for a call that a socket sees once, as a rule: it looks at family and protocol, and remembers nothing.
+// glance is hold for a call that a socket sees once, as a rule: nothing is remembered.
 func (k *known) glance(tid int, descriptor int32) (s socket.Socket, err error) {
 	if s.FD, err = k.duplicate(tid, descriptor); err != nil {
 		return s, err
 	}
-	if s.Domain, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
-		s.Protocol, err = unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	}
-	if err != nil {
-		s.Close()
+	if err = s.Identify(); err != nil {
+		k.discard(s.FD)
 	}
 	return s, err
 }

@@ -82,6 +82,7 @@ func New(arch abi.Arch, p Policy, j supervise.Journal) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{arch: arch, policy: p, journal: j, alarm: alarm, calls: map[abi.Sysno]call{}}
+	h.discard = h.closer.Close
 	for name, handle := range calls {
 		if nr, ok := abi.SyscallNumber(arch, name); ok {
 			h.calls[nr] = call{name, handle}

@@ -164,10 +164,10 @@ func (h *Handler) direct(c *supervise.Call, x *sending) error {
 		if !x.stream() {
 			limit = maxPacket
 		}
-		if err = h.directInternet(c, x); err == nil {
-			err = checkInternetControl(m.control)
+		if err = h.directInternet(c, x); err != nil {
+			break
 		}
-		if err == unix.EPERM {
+		if err = checkInternetControl(m.control); err == unix.EPERM {
 			h.refuse(c, "", unix.EPERM, "a control message that is not known to be harmless")
 		}
 	case x.socket.Domain == unix.AF_UNIX:

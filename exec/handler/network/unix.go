@@ -70,6 +70,10 @@ func (h *Handler) connectUnix(c *supervise.Call, s socket.Socket, to *socket.Add
 	if to.Abstract() || to.Family() != unix.AF_UNIX || to.Size() <= 2 {
 		return h.attemptUnix(s, kernel.Pin{FD: -1}, *to, 0)
 	}
+	if to.Size() > unix.SizeofSockaddrUnix {
+		defer s.Close()
+		return supervise.Errno(unix.EINVAL)
+	}
 	pin, through, err := h.unixTarget(c, to)
 	if err != nil {
 		s.Close()
@@ -110,6 +114,9 @@ func (h *Handler) attemptUnix(s socket.Socket, pin kernel.Pin, to socket.Address
 		return h.attemptUnix(s, pin, to, waited+pause)
 	}).Dropping(release).Interrupted(func(*supervise.Call) supervise.Verdict {
 		release()
+		if limit > 0 {
+			return supervise.Errno(unix.EINTR) // not begun anew (signal(7))
+		}
 		return supervise.Restart()
 	})
 }

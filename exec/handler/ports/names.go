@@ -52,7 +52,7 @@ func (h *Handler) name(c *supervise.Call, peer bool) supervise.Verdict {
 	if h.table.mapped == 0 {
 		return asItIs
 	}
-	s, err := socket.Pin(c, c.Arg32(0))
+	s, err := socket.Pin(c, c.Arg32(0), h.close)
 	if err != nil {
 		return asItIs
 	}

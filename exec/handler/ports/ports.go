@@ -122,7 +122,7 @@ func (h *Handler) bind(c *supervise.Call) supervise.Verdict {
 	if err := a.Read(c, c.Args[1], c.Arg32(2)); err != nil {
 		return supervise.FromError(err)
 	}
-	s, err := socket.Pin(c, c.Arg32(0))
+	s, err := socket.Pin(c, c.Arg32(0), h.close)
 	if err != nil {
 		return supervise.FromError(err)
 	}
@@ -139,9 +139,11 @@ func (h *Handler) bind(c *supervise.Call) supervise.Verdict {
 }
 
 // release closes the duplicate of the caller's socket.
-func (h *Handler) release(s *socket.Socket) {
+func (h *Handler) release(s *socket.Socket) { h.close(s.FD) }
+
+func (h *Handler) close(fd int) {
 	h.alarm.Set(patience)
-	s.Close()
+	_ = unix.Close(fd)
 	h.alarm.Clear()
 }
 
