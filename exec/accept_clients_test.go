@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ print(requests.get("http://$ADDRESS/", timeout=20).text)`}, "hello", 1},
 	{"node_net", "/usr/bin/node", []string{"-e", `
 const s = require("net").connect($PORT, "$HOST", () => s.end("GET / HTTP/1.0\r\n\r\n"));
 let all = ""; s.on("data", d => all += d); s.on("end", () => console.log(all.split("\r\n\r\n")[1]));`}, "hello", 1},
+	{"go_http", "$GO", []string{"http", "http://$ADDRESS/"}, "hello", 1},
 	{"git_http", "/usr/bin/git", []string{"ls-remote", "http://$ADDRESS/repository.git"}, strings.Repeat("1", 40) + "\trefs/heads/main", 128},
 }
 
@@ -63,26 +65,102 @@ func Test_network_clients(t *testing.T) {
 	defer other.Close()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
-		policy := b.Policy(b.Base(exectest.Grants{Write: []string{"/dev/null"}, More: fmt.Sprintf("network: allow: [%q]", server.Listener.Addr())}))
-		for _, c := range clients {
-			t.Run(c.name, func(t *testing.T) {
-				b, path := b.In(t), program(t, c.path)
-				run := func(address string) exectest.Result {
-					host, port, _ := net.SplitHostPort(address)
-					args := replaceAll(c.args, []string{"$ADDRESS", address, "$HOST", host, "$PORT", port})
-					return b.Run(policy, append([]string{path}, args...)...)
-				}
-				r := run(server.Listener.Addr().String())
-				if r.Code == 77 {
-					t.Skip("a library is missing")
-				}
-				wantRun(t, r, 0, c.want)
-				if r := run(other.Listener.Addr().String()); r.Code != c.code {
-					t.Errorf("where it may not: exit %d, want %d\nstdout: %s\nstderr: %s", r.Code, c.code, r.Stdout, r.Stderr)
-				}
-			})
+		g := exectest.Grants{Read: []string{filepath.Dir(exectest.GoClient(t))}, Write: []string{"/dev/null"}}
+		g.More = fmt.Sprintf("network: allow: [%q]", server.Listener.Addr())
+		runClients(t, b, b.Policy(b.Base(g)), clients, server.Listener.Addr().String(), other.Listener.Addr().String())
+	})
+}
+
+// runClients has each client try an address that it may reach, and one that it may not.
+func runClients(t *testing.T, b *exectest.Box, policy string, clients []client, allowed, forbidden string) {
+	t.Helper()
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			path := exectest.GoClient(t)
+			if c.path != "$GO" {
+				path = program(t, c.path)
+			}
+			b := b.In(t)
+			run := func(address string) exectest.Result {
+				host, port, _ := net.SplitHostPort(address)
+				args := replaceAll(c.args, []string{"$ADDRESS", address, "$HOST", host, "$PORT", port})
+				return b.Run(policy, append([]string{path}, args...)...)
+			}
+			r := run(allowed)
+			if r.Code == 77 {
+				t.Skip("a library is missing")
+			}
+			wantRun(t, r, 0, c.want)
+			if r := run(forbidden); r.Code != c.code {
+				t.Errorf("where it may not: exit %d, want %d\nstdout: %s\nstderr: %s", r.Code, c.code, r.Stdout, r.Stderr)
+			}
+		})
+	}
+}
+
+var datagramClients = []client{
+	{"python", "/usr/bin/python3", []string{"-c", `
+import socket
+s = socket.socket(type=socket.SOCK_DGRAM)
+s.settimeout(20)
+s.sendto(b"hello", ("$HOST", $PORT))
+print(s.recvfrom(64)[0].decode())`}, "olleh", 1},
+	{"python_asyncio", "/usr/bin/python3", []string{"-c", `
+import asyncio
+async def main():
+    done = asyncio.get_running_loop().create_future()
+    class Client(asyncio.DatagramProtocol):
+        def datagram_received(self, data, peer): done.set_result(data.decode())
+        def error_received(self, e): done.set_exception(e)
+    t, _ = await asyncio.get_running_loop().create_datagram_endpoint(Client, remote_addr=("$HOST", $PORT))
+    t.sendto(b"hello")
+    print(await asyncio.wait_for(done, 20))
+asyncio.run(main())`}, "olleh", 1},
+	{"node_dgram", "/usr/bin/node", []string{"-e", `
+const s = require("dgram").createSocket("udp4");
+s.on("message", m => { console.log(m.toString()); s.close(); });
+s.send("hello", $PORT, "$HOST", e => { if (e) throw e; });`}, "olleh", 1},
+	{"node_dgram_connected", "/usr/bin/node", []string{"-e", `
+const s = require("dgram").createSocket("udp4");
+s.on("message", m => { console.log(m.toString()); s.close(); });
+s.connect($PORT, "$HOST", e => { if (e) throw e; s.send("hello"); });`}, "olleh", 1},
+	{"go_dial", "$GO", []string{"dial", "$ADDRESS"}, "olleh", 1},
+	{"go_listen", "$GO", []string{"listen", "$ADDRESS"}, "olleh", 1},
+}
+
+// The same for clients that send datagrams: the server turns round what it receives.
+func Test_network_clients_datagrams(t *testing.T) {
+	server, other := echoBackwards(t), newSink(t, "udp4", "127.0.0.1:0")
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		g := exectest.Grants{Read: []string{filepath.Dir(exectest.GoClient(t))}, Write: []string{"/dev/null"}}
+		g.More = fmt.Sprintf("network: allow: [\"udp://%s\"]", server)
+		runClients(t, b, b.Policy(b.Base(g)), datagramClients, server, other.LocalAddr().String())
+		if n := other.seen(t); n > 0 {
+			t.Errorf("%d datagrams have arrived where none may", n)
 		}
 	})
+}
+
+func echoBackwards(t *testing.T) (address string) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			n, peer, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			slices.Reverse(buf[:n])
+			_, _ = conn.WriteTo(buf[:n], peer)
+		}
+	}()
+	return conn.LocalAddr().String()
 }
 
 // git's own protocol, server outside.

@@ -50,6 +50,7 @@ var (
 	probe    = program("probe", "./exec/exectest/probe")
 	pausable = program("pausable", "./exec/exectest/pausable")
 	lookup   = program("lookup", "./exec/exectest/lookup")
+	goClient = program("goclient", "./exec/exectest/goclient")
 	helper   = programIn("sandlock-exec", "sandlock-proxy", "./cmd/sandlock-proxy")
 )
 
@@ -64,6 +65,9 @@ func Helper(tb testing.TB) string { tb.Helper(); return built(tb, helper) }
 
 // Lookup returns the path of a program that resolves names as Go programs do. It is alone in its folder.
 func Lookup(tb testing.TB) string { tb.Helper(); return built(tb, lookup) }
+
+// GoClient returns the path of a program that talks to servers as Go programs do. It is alone in its folder.
+func GoClient(tb testing.TB) string { tb.Helper(); return built(tb, goClient) }
 
 // Probe returns the path of the program that makes attempts. It is alone in its folder.
 func Probe(tb testing.TB) string { tb.Helper(); return built(tb, probe) }
