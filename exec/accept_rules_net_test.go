@@ -197,3 +197,45 @@ except OSError as e: print(e.errno)
 		}
 	})
 }
+
+// Each datagram that names where it goes is an event, by whatever call it is sent.
+func Test_supervisor_8_63_rules_datagrams(t *testing.T) {
+	one, two := newSink(t, "udp4", "127.0.0.1:0"), newSink(t, "udp4", "127.0.0.1:0")
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		for name, allow := range map[string]string{"any": "udp://*", "address": "udp://127.0.0.0/8"} {
+			for _, tc := range []struct{ name, rule, want string }{
+				{"deny", fmt.Sprintf(`{on: ["sendto"], if: port: %d, then: "deny"}`, one.port()), "errno EPERM"},
+				{"errno", fmt.Sprintf(`{on: ["network"], if: {host: "127.0.0.1", port: %d, protocol: "udp"}, then: {errno: "EHOSTUNREACH"}}`, one.port()), "errno EHOSTUNREACH"},
+				{"restrict", fmt.Sprintf(`{on: ["execve"], if: exe: %q, do: [{restrict_network: ["udp://127.0.0.1:%d"]}]}`, b.Probe, two.port()), "errno ECONNREFUSED"},
+				{"audit", `{on: ["sendto"], then: "audit"}`, "ok"},
+			} {
+				t.Run(name+"/"+tc.name, func(t *testing.T) {
+					b := b.In(t)
+					g := ruled(tc.rule)
+					g.More += "\nnetwork: allow: [\"" + allow + "\"]\n"
+					var script []string
+					for _, to := range []*sink{one, two} {
+						for _, call := range []string{"send", "sendmsg", "sendmmsg"} {
+							script = append(script, fmt.Sprint(b.Probe, " ", call, " ", to.LocalAddr(), " 2 0 0"))
+						}
+					}
+					script = append(script, b.Probe+" send-vector "+two.LocalAddr().String()+" "+one.LocalAddr().String())
+					vector := "value sent=1 lengths=1,0"
+					if tc.want == "ok" {
+						vector = "value sent=2 lengths=1,1"
+					}
+					wantRun(t, b.Sh(b.Policy(b.Base(g)), strings.Join(script, "\n")), 0,
+						strings.Repeat(tc.want+"\n", 3)+strings.Repeat("ok\n", 3)+vector)
+					want := 0
+					if tc.want == "ok" {
+						want = 4
+					}
+					if n, m := one.seen(t), two.seen(t); n != want || m != 4 {
+						t.Errorf("%d and %d datagrams have arrived, want %d and 4", n, m, want)
+					}
+				})
+			}
+		}
+	})
+}

@@ -98,6 +98,29 @@ func TestCmdOnEvent(t *testing.T) {
 				}
 			}
 		})
+		t.Run("supervisor_8_63_denies_a_datagram", func(t *testing.T) {
+			to := newSink(t, "udp4", "127.0.0.1:0")
+			a := load(t, b, exectest.Grants{More: `rules: [{on: ["sendto"], then: "audit"}]` + "\nnetwork: allow: [\"udp://" + to.LocalAddr().String() + "\"]"})
+			for _, call := range []string{"send", "sendmsg", "sendmmsg"} {
+				for _, want := range []string{"ok\n", "errno EPERM\n"} {
+					c := a.Command(bounded(t), b.Probe, call, to.LocalAddr().String(), datagram, "0", "0")
+					if err := c.OnEvent(func(e exec.Event) exec.Outcome {
+						if want != "ok\n" && e.Syscall == strings.Replace(call, "send", "sendto", len("send")/len(call)) && e.Address == "udp "+to.LocalAddr().String() {
+							return exec.Deny(unix.EPERM)
+						}
+						return exec.Outcome{}
+					}); err != nil {
+						t.Fatal(err)
+					}
+					if out, err := c.Output(); err != nil || string(out) != want {
+						t.Errorf("%s: %q, %v, want %q", call, out, err, want)
+					}
+				}
+			}
+			if n := to.seen(t); n != 3 {
+				t.Errorf("%d datagrams have arrived, want 3", n)
+			}
+		})
 		t.Run("kills", func(t *testing.T) {
 			_, out, err := run(t, func(e exec.Event) exec.Outcome {
 				if slices.Contains(e.Argv, "worst") {
