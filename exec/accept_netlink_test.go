@@ -88,6 +88,8 @@ func Test_netlink_is_for_reading(t *testing.T) {
 		{"new_queue", []string{"netlink-change", "sendto", "36"}, eperm, notRefused},
 		{"network_6_41_SIOCGIFCONF", []string{"call", "ioctl", "0", "0x8912", "0"}, eperm, notRefused},
 		{"network_6_41_SIOCETHTOOL", []string{"call", "ioctl", "0", "0x8946", "0"}, eperm, notRefused},
+		{"network_6_40_proc_net", []string{"open", "/proc/net/dev", "0"}, eacces, works},
+		{"network_6_40_proc_net_ipv6", []string{"open", "/proc/self/net/if_inet6", "0"}, eacces, works},
 		{"network_6_41_sys_class_net", []string{"open", "/sys/class/net", "0"}, eacces, works},
 	}}.run(t)
 }

@@ -397,6 +397,48 @@ func serving(t *testing.T, b *exectest.Box, py, port string) (first, second func
 	return start("first"), start("second")
 }
 
+// Escape 50: SO_REUSEPORT shares no port that the policy does not allow to be served, and who comes from outside is served
+// where it does.
+func Test_escape_50_ports_of_the_host(t *testing.T) {
+	py := python(t)
+	script := `
+import errno, socket, sys
+def serve(port):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try: s.bind(("127.0.0.1", port))
+    except OSError as e: return errno.errorcode[e.errno]
+    s.listen()
+    return s
+print(serve(int(sys.argv[1])), serve(0))
+s = serve(int(sys.argv[2]))
+open("ready", "w").close()
+conn, peer = s.accept()
+print(conn.recv(10).decode())`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		taken, _, _ := occupied(t)
+		for name, more := range map[string]string{
+			"landlock": `network: allow_bind: [%s]`, "supervisor": `network: {allow: ["127.0.0.2:9"], allow_bind: [%s]}`, "remapped": `network: {allow: ["127.0.0.2:9"], allow_bind: [%s], port_remap: true}`,
+		} {
+			t.Run(name, func(t *testing.T) {
+				clear(t, b.Work)
+				free := freePort(t)
+				b := b.In(t)
+				p := exectest.Start(t, b.Opts(b.Policy(b.Base(exectest.Grants{More: fmt.Sprintf(more, free)})), py, "-c", script, taken, free))
+				exectest.Within(t, 20*time.Second, "the server listens", func() bool { _, err := os.Stat(b.Work + "/ready"); return err == nil })
+				conn, err := net.Dial("tcp", "127.0.0.1:"+free)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				fmt.Fprint(conn, "outside")
+				wantRun(t, p.Wait(t), 0, "EACCES EACCES\noutside")
+			})
+		}
+	})
+}
+
 // Landlock's TCP ports hold where the supervisor connects only for virtual ports.
 func Test_network_virtual_ports_keep_landlock(t *testing.T) {
 	l := listen(t, "tcp4", "127.0.0.1:0")

@@ -127,7 +127,7 @@ def tcp(labels, qtype, server=("192.0.2.53", 53)):
         return outcome(s.recv(n, socket.MSG_WAITALL))
 `
 
-func Test_network_3_12_resolver(t *testing.T) {
+func Test_network_3_12_escape_43_45_resolver(t *testing.T) {
 	py := python(t)
 	exectest.Helper(t)
 	exectest.Lookup(t)

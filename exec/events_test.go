@@ -80,14 +80,14 @@ func TestCmdOnEvent(t *testing.T) {
 				t.Errorf("without objection: %q, %v", out, err)
 			}
 		})
-		t.Run("denies_a_connection", func(t *testing.T) {
+		t.Run("supervisor_8_46_52_55_denies_a_connection", func(t *testing.T) {
 			l := listen(t, "tcp4", "127.0.0.1:0")
 			a := load(t, b, exectest.Grants{More: `rules: [{on: ["connect"], then: "audit"}]` + "\nnetwork: allow: [\"tcp://*:" + port(l) + "\"]"})
-			for _, want := range []string{"ok\n", "errno EHOSTUNREACH\n"} {
+			for want, errno := range map[string]unix.Errno{"ok\n": 0, "errno EHOSTUNREACH\n": unix.EHOSTUNREACH, "errno EPERM\n": unix.EPERM, "errno EACCES\n": unix.EACCES} {
 				c := a.Command(bounded(t), b.Probe, "connect", l.Addr().String(), stream, "0")
 				if err := c.OnEvent(func(e exec.Event) exec.Outcome {
-					if want != "ok\n" && e.Syscall == "connect" && e.Address == "tcp "+l.Addr().String() {
-						return exec.Deny(unix.EHOSTUNREACH)
+					if errno != 0 && e.Syscall == "connect" && e.Address == "tcp "+l.Addr().String() {
+						return exec.Deny(errno)
 					}
 					return exec.Outcome{}
 				}); err != nil {

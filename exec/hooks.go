@@ -78,7 +78,8 @@ type userHandler struct {
 
 // Handle has h answer the system call number nr where the policy allows it, after the executor's own handlers and after
 // those that were added before. It is an error if this architecture has no such call or if the policy always refuses it:
-// the filter answers before any handler could.
+// the filter answers before any handler could. What the executor carries out in place of the command, such as opens under
+// rules about files and connect under rules about addresses, is answered by then, and h does not see it.
 func (c *Cmd) Handle(nr int, h HandlerFunc) error {
 	if nr < 0 {
 		return fmt.Errorf("system call number %d is negative", nr)

@@ -2,6 +2,7 @@ package exec_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,20 @@ func TestCmdHandlers(t *testing.T) {
 			wantOutput(t, c, "made up\n")
 			if !strings.Contains(strings.Join(paths, " "), "/etc/group") {
 				t.Errorf("paths %q, want /etc/group among them", paths)
+			}
+		})
+		t.Run("supervisor_8_68_not_asked_about_refused_calls", func(t *testing.T) {
+			a := load(t, b, exectest.Grants{Write: []string{"/dev/null"}, More: `rules: [{on: ["execve"], if: exe: "/usr/bin/cat", then: "deny"}]`})
+			c := a.Command(bounded(t), "/bin/sh", "-c", "/bin/cat /dev/null 2>/dev/null || /bin/echo done")
+			var paths []string
+			handle(t, c, unix.SYS_EXECVE, func(c *exec.Call) exec.Verdict {
+				path, _ := c.Path(0)
+				paths = append(paths, path)
+				return supervise.Next()
+			})
+			wantOutput(t, c, "done\n")
+			if slices.Contains(paths, "/bin/cat") || !slices.Contains(paths, "/bin/echo") {
+				t.Errorf("paths %q, want /bin/echo and no /bin/cat", paths)
 			}
 		})
 		t.Run("memory then continue on registers is refused", func(t *testing.T) {
