@@ -100,3 +100,76 @@ for port in sys.argv[1:]:
 		}
 	})
 }
+
+// The errors of connect, bind and listen are the kernel's: the same script prints the same outside.
+func Test_network_connect_errors(t *testing.T) {
+	l := greet(t)
+	script := sendPrelude + `
+port = int(sys.argv[1])
+good, good6 = inet(2, "127.0.0.1", port), struct.pack("=H", 10) + struct.pack("!H", port) + bytes(4) + socket.inet_pton(10, "::ffff:127.0.0.1") + bytes(4)
+lost = []
+def new(family=2, kind=1, flags=0):
+    lost.append(socket.socket(family, kind | flags))
+    return lost[-1].fileno()
+def call(f, fd, name, size=None):
+    ctypes.set_errno(0)
+    n = f(fd, name, ctypes.c_uint(len(name) if size is None else size))
+    return n if n >= 0 else errno.errorcode[ctypes.get_errno()]
+anywhere = inet(2, "127.0.0.1", 0)
+for name, f, at in ("connect", libc.connect, good), ("bind", libc.bind, anywhere):
+    print(name, [call(f, fd, at) for fd in (-1, 99, 0)], [call(f, new(), at, n) for n in (0, 1, 2, 15, 17, 128, 129, 0x7fffffff, 0xffffffff)])
+    print(name, [call(f, new(2, kind), p, 16) for kind in (1, 2) for p in (None, ctypes.c_void_p(8), ctypes.c_void_p(1 << 63))])
+    print(name, [call(f, new(2, kind), good6 if family == 10 else inet(family, "127.0.0.1", port) + bytes(12)) for kind in (1, 2) for family in (1, 10, 16, 38, 0xffff)])
+    print(name, [call(f, new(10, kind), inet(family, "127.0.0.1", port) + bytes(12)) for kind in (1, 2) for family in (1, 2, 16, 0xffff)])
+    print(name, [call(f, new(10), good6 if f is libc.connect else good6[:2] + bytes(2) + good6[4:], n) for n in (23, 24, 28, 29, 128)])
+print("unspecified", [call(libc.connect, new(family, kind), inet(0, "127.0.0.1", port), n) for family in (2, 10) for kind in (1, 2) for n in (2, 16)])
+s = new()
+print("twice", call(libc.connect, s, good), call(libc.connect, s, good), call(libc.connect, s, good6), call(libc.bind, s, anywhere), libc.listen(s, 1))
+s = new(2, 2)
+print("datagrams", call(libc.connect, s, good), call(libc.connect, s, good), call(libc.bind, s, anywhere), libc.listen(s, 1), call(libc.connect, s, inet(0, "0.0.0.0", 0)))
+s = new()
+print("bound", call(libc.bind, s, anywhere), call(libc.bind, s, anywhere), libc.listen(s, -1), libc.listen(s, 0x7fffffff), call(libc.connect, s, good), call(libc.bind, new(), inet(2, "203.0.113.1", 0)))
+taken = lost[-2].getsockname()[1]
+print("taken", call(libc.bind, new(), inet(2, "127.0.0.1", taken)), call(libc.bind, new(10), struct.pack("=H", 10) + struct.pack("!H", taken) + bytes(24)), call(libc.bind, new(2, 2), inet(2, "127.0.0.1", taken)))
+def listen(fd):
+    ctypes.set_errno(0)
+    return libc.listen(fd, 1) and errno.errorcode[ctypes.get_errno()]
+pair = socket.socketpair()
+print("listen", [listen(fd) for fd in (-1, 99, 0, new(2, 2), pair[0].fileno())])
+s = new(2, 1, socket.SOCK_NONBLOCK)
+first = call(libc.connect, s, good)
+import select
+select.select([], [s], [], 10)
+print("nonblocking", first in (0, "EINPROGRESS"), call(libc.connect, s, good) in (0, "EISCONN"), call(libc.connect, s, good))
+print("port 0", call(libc.connect, new(), anywhere), call(libc.connect, new(2, 2), anywhere))
+`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		argv := []string{python(t), "-c", script, port(l)}
+		outside := b.Run("", argv...)
+		if outside.Code != 0 || strings.Count(outside.Stdout, "\n") != 18 {
+			t.Fatalf("outside: exit %d\n%s%s", outside.Code, outside.Stdout, outside.Stderr)
+		}
+		for name, more := range map[string]string{
+			"addresses":  `network: {allow: ["127.0.0.1"], allow_bind: ["*"]}`,
+			"with_paths": `network: {allow: ["127.0.0.1"], allow_bind: ["*"], unix: "granted"}`,
+			"deny_bind":  `network: {allow: ["127.0.0.1"], deny_bind: [1]}`,
+			"port_remap": `network: {allow: ["127.0.0.1"], allow_bind: ["*"], port_remap: true}`,
+			"denied":     `network: {deny: ["10.0.0.0/8"], allow_bind: ["*"]}`,
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := b.In(t)
+				r := b.Run(b.Policy(b.Base(exectest.Grants{More: more})), argv...)
+				inside, out := strings.Split(r.Stdout, "\n"), strings.Split(outside.Stdout, "\n")
+				if r.Code != 0 || len(inside) != len(out) {
+					t.Fatalf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+				}
+				for i := range out {
+					if inside[i] != out[i] {
+						t.Errorf("inside:  %s\noutside: %s", inside[i], out[i])
+					}
+				}
+			})
+		}
+	})
+}

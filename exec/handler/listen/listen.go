@@ -67,7 +67,9 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	if !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}
-	if !h.allowed(fd) {
+	if ok, err := h.allowed(fd); err != nil {
+		return supervise.FromError(err)
+	} else if !ok {
 		return h.deny(c)
 	}
 	if h.policy.Assign != nil && unbound(fd) {
@@ -80,7 +82,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 	}
 	// Another thread may have disconnected the socket between look and call, which frees a port that was not bound
 	// explicitly; the kernel then picked a new one.
-	if !h.allowed(fd) {
+	if ok, err := h.allowed(fd); err != nil || !ok {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 		return h.deny(c)
 	}
@@ -94,20 +96,24 @@ func (h *Handler) release(fd int) {
 	h.alarm.Clear()
 }
 
-// allowed reports whether the socket's local port may be listened on. Families without ports are not this gate's.
-func (h *Handler) allowed(fd int) bool {
+// allowed reports whether the socket's local port may be listened on. Families without ports are not this gate's. The error is
+// ENOTSOCK: the call fails with it whatever the policy says.
+func (h *Handler) allowed(fd int) (bool, error) {
 	addr, err := unix.Getsockname(fd)
+	if err == unix.ENOTSOCK {
+		return false, err
+	}
 	if err != nil {
-		return false
+		return false, nil
 	}
 	port, ok := portOf(addr)
 	if !ok {
-		return true
+		return true, nil
 	}
 	if port != 0 && h.policy.Virtual != nil {
 		port = h.policy.Virtual(fd, port)
 	}
-	return h.policy.May(port)
+	return h.policy.May(port), nil
 }
 
 // unbound reports whether an internet socket has no port yet.
