@@ -173,3 +173,78 @@ print("port 0", call(libc.connect, new(), anywhere), call(libc.connect, new(2, 2
 		}
 	})
 }
+
+// The same for unix sockets, whose paths are bytes.
+func Test_network_unix_errors(t *testing.T) {
+	script := sendPrelude + `
+made = []
+def new(kind=1):
+    made.append(socket.socket(socket.AF_UNIX, kind))
+    return made[-1]
+def call(f, s, name, size=None):
+    ctypes.set_errno(0)
+    n = f(s.fileno(), name, ctypes.c_uint(len(name) if size is None else size))
+    return n if n >= 0 else errno.errorcode[ctypes.get_errno()]
+def unix(path): return b"\1\0" + path
+def mmsg(s, name, *_):
+    at, iov = ctypes.create_string_buffer(name), ctypes.create_string_buffer(struct.pack("=QQ", 0, 0))
+    vector = ctypes.create_string_buffer(struct.pack("=QIIQQQQIIII", ctypes.addressof(at), len(name), 0, ctypes.addressof(iov), 1, 0, 0, 0, 0, 0, 0))
+    ctypes.set_errno(0)
+    n = libc.sendmmsg(s.fileno(), vector, 1, 0)
+    return n if n >= 0 else errno.errorcode[ctypes.get_errno()]
+ways = ((1, lambda s, name: call(libc.connect, s, name)), (5, lambda s, name: call(libc.connect, s, name)), (2, lambda s, name: call(libc.connect, s, name)),
+    (2, lambda s, name: sendto(s, name)), (2, lambda s, name: sendmsg(s, name)), (2, mmsg), (1, lambda s, name: sendto(s, name)), (1, lambda s, name: sendmsg(s, name)))
+odd = bytes(range(0x80, 0x100))[:60] + b"\n \xff"
+names = {"stream": 1, odd: 1, "datagram": 2, "sequenced": 5, "d/" + "n" * 105: 1, "d/" + "m" * 105: 2}
+os.mkdir("d"); os.mkdir("closed"); os.symlink("loop", "loop"); os.symlink("stream", "link"); os.symlink(odd, "oddlink"); open("file", "w").close(); os.mkfifo("fifo")
+for name, kind in names.items():
+    s = new(kind)
+    s.bind(name)
+    if kind != 2: s.listen(100)
+gone = new(); gone.bind("gone"); gone.close()
+deaf = new(); deaf.bind("deaf")
+paths = [b"", b"\0", b"\0none", b"stream", b"stream\0", b"stream\0trailing", b"./stream", b"d/../stream", b"link", b"oddlink", odd, b"datagram", b"sequenced",
+    b"d/" + b"n" * 105, b"d/" + b"n" * 106, b"d/" + b"m" * 105, b"d/" + b"n" * 104, b"none", b"none/x", b"file", b"file/x", b"stream/", b"fifo", b"d", b"d/", b".", b"loop", b"gone", b"deaf",
+    b"/dev/null", b"/proc/nothing", os.getcwd().encode() + b"/stream"]
+for path in paths:
+    print(path[:20], *(f(new(kind), unix(path)) for kind, f in ways), flush=True)
+for name, size in ((unix(b"stream"), 0), (unix(b"stream"), 1), (unix(b"stream"), 2), (unix(b"stream"), 3), (unix(b"stream"), 111), (unix(b"stream"), 0xffffffff), (None, 8), (ctypes.c_void_p(8), 8), (b"\2\0stream", None), (b"\0\0stream", None)):
+    print(size, [call(libc.connect, new(kind), name, size) for kind in (1, 2)])
+s = new(2)
+print(call(libc.connect, s, unix(b"datagram")), call(libc.connect, s, unix(b"datagram")), call(libc.connect, s, b"\0\0"), call(libc.connect, s, unix(b"none")))
+s = new(1)
+print(call(libc.connect, s, unix(b"stream")), call(libc.connect, s, unix(b"stream")), outcome(s.getpeername))
+os.chdir("d")
+print([call(libc.connect, new(), unix(p)) for p in (b"stream", b"../stream", b"n" * 105)])
+os.chdir("..")
+if os.getuid():
+    os.chmod("stream", 0)
+    print(call(libc.connect, new(), unix(b"stream")))
+`
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		argv := []string{python(t), "-c", script}
+		outside := b.Run("", argv...)
+		if outside.Code != 0 || strings.Count(outside.Stdout, "\n") < 40 {
+			t.Fatalf("outside: exit %d\n%s%s", outside.Code, outside.Stdout, outside.Stderr)
+		}
+		for name, more := range map[string]string{
+			"paths": `network: unix: "granted"`, "paths_and_addresses": `network: {unix: "granted", allow: ["127.0.0.1"]}`, "listed": fmt.Sprintf(`network: unix: [%q, "/dev", "/proc"]`, b.Work),
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := b.In(t)
+				clear(t, b.Work)
+				r := b.Run(b.Policy(b.Base(exectest.Grants{More: more})), argv...)
+				inside, out := strings.Split(r.Stdout, "\n"), strings.Split(outside.Stdout, "\n")
+				if r.Code != 0 || len(inside) != len(out) {
+					t.Fatalf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+				}
+				for i := range out {
+					if inside[i] != out[i] {
+						t.Errorf("inside:  %s\noutside: %s", inside[i], out[i])
+					}
+				}
+			})
+		}
+	})
+}

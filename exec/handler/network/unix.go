@@ -67,7 +67,7 @@ func (h *Handler) connectUnix(c *supervise.Call, s socket.Socket, to *socket.Add
 		defer s.Close()
 		return h.refuse(c, "unix", unix.EACCES, "unix sockets cannot be reached")
 	}
-	if to.Abstract() || to.Family() != unix.AF_UNIX || to.Size() <= 2 {
+	if to.Abstract() || to.Family() != unix.AF_UNIX || to.Size() <= 2 || to.Size() > unix.SizeofSockaddrUnix {
 		return h.attemptUnix(s, kernel.Pin{FD: -1}, *to, 0)
 	}
 	if to.Size() > unix.SizeofSockaddrUnix {
