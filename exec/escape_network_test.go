@@ -193,3 +193,40 @@ func Test_network_unix_credentials(t *testing.T) {
 		wantRun(t, p.Wait(t), 0, "")
 	})
 }
+
+// 64 threads that connect, send and bind keep no other process from doing so.
+func Test_escape_36_network_floods(t *testing.T) {
+	udp, forbidden := newSink(t, "udp4", "127.0.0.1:0"), newSink(t, "udp4", "127.0.0.1:0")
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		allow := fmt.Sprintf(`network: {allow: ["udp://%s"], deny_bind: [1], port_remap: true}`, udp.LocalAddr())
+		policy := b.Policy(b.Base(exectest.Grants{More: allow}))
+		for _, tc := range []struct{ call, to, answer string }{
+			{"connect", udp.LocalAddr().String(), "ok"},
+			{"connect", forbidden.LocalAddr().String(), "errno ECONNREFUSED"},
+			{"sendto", udp.LocalAddr().String(), "ok"},
+			{"sendto", forbidden.LocalAddr().String(), "errno ECONNREFUSED"},
+			{"bind", "127.0.0.1:0", "ok"},
+		} {
+			t.Run(tc.call+"_"+tc.answer, func(t *testing.T) {
+				b := b.In(t)
+				clear(t, b.Work)
+				script := strings.NewReplacer("$PROBE", b.Probe, "$CALL", tc.call, "$TO", tc.to, "$UDP", udp.LocalAddr().String()).Replace(`
+$PROBE after ready datagram-loop 20 $UDP > progress & victim=$!
+$PROBE hammer 64 $CALL $TO ready stop > hammered &
+wait $victim
+echo > stop
+wait
+cat hammered progress`)
+				r := b.Sh(policy, script)
+				if r.Code != 0 || !strings.HasPrefix(r.Stdout, "value "+tc.answer+"\nvalue ") || strings.Contains(r.Stdout, "\nerrno") {
+					t.Errorf("exit %d, printed %q, want %q and a finished loop\n%s", r.Code, r.Stdout, tc.answer, r.Stderr)
+				}
+			})
+		}
+		if n := forbidden.seen(t); n > 0 {
+			t.Errorf("%d datagrams have arrived where none may", n)
+		}
+		udp.seen(t)
+	})
+}

@@ -46,6 +46,22 @@ var askers = map[string]func(file string) error{
 		return err
 	},
 	"sigaction": func(string) error { return nilIfZero(sigchldInstaller()()) },
+	// Of these, the file is an address.
+	"connect": func(to string) error { return datagramTo(to, unix.Connect) },
+	"sendto": func(to string) error {
+		return datagramTo(to, func(fd int, to unix.Sockaddr) error { return unix.Sendto(fd, []byte("x"), 0, to) })
+	},
+	"bind": func(to string) error { return datagramTo(to, unix.Bind) },
+}
+
+func datagramTo(address string, use func(fd int, to unix.Sockaddr) error) error {
+	domain, to := sockaddr(address)
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return use(fd, to)
 }
 
 // hammer has many threads make a call until the file STOP is there, or for 50 seconds should nobody be left to say so. It makes the file READY once all of them do, and
