@@ -70,10 +70,6 @@ func (h *Handler) connectUnix(c *supervise.Call, s socket.Socket, to *socket.Add
 	if to.Abstract() || to.Family() != unix.AF_UNIX || to.Size() <= 2 || to.Size() > unix.SizeofSockaddrUnix {
 		return h.attemptUnix(s, kernel.Pin{FD: -1}, *to, 0)
 	}
-	if to.Size() > unix.SizeofSockaddrUnix {
-		defer s.Close()
-		return supervise.Errno(unix.EINVAL)
-	}
 	pin, through, err := h.unixTarget(c, to)
 	if err != nil {
 		s.Close()
