@@ -13,7 +13,7 @@
 // environment.go and command.go (what is started), run.go (what is prepared), supervise.go (confine, clone, serve),
 // wire.go (which handlers answer which calls), lifetime.go and tree.go (signals, time, the terminal, and that nothing
 // outlives the command), stops.go and freezer.go (what the executor stops the sandbox for); cmd.go, streams.go, hooks.go
-// and confine.go for Go programs.
+// and confine.go for Go programs; denial.go for what is reported.
 package exec
 
 import (
@@ -71,15 +71,6 @@ type Result struct {
 	Killed         int    // descendants that were still alive when the command ended
 	Peak           Peak
 	Denied         []Denial // what Explain observed, in order of first occurrence
-}
-
-// Denial is one thing that the policy refused, with the policy line that comes closest to allowing it.
-type Denial struct {
-	What    string // "open /etc/shadow", "mount"
-	Verdict string
-	Why     string
-	Rule    string // policy path and origin of the closest or deciding rule
-	Count   int
 }
 
 // SetupError says why a sandbox could not be set up: every reason at once, one a line.

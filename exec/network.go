@@ -204,5 +204,8 @@ func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 // byLandlock decides about a destination where the supervisor connects for another reason than destinations: TCP ports as
 // the command's ruleset has them, and everything that a socket can be made for.
 func (s *sandbox) byLandlock(protocol ir.Protocols, to netip.AddrPort) query.Ruling {
+	if protocol == ir.TCP {
+		return s.connectPort(to.Port())
+	}
 	return query.ByLandlock(&s.reach, protocol, to.Port())
 }

@@ -78,7 +78,7 @@ func (s *sandbox) listens(p *ports.Handler) listen.Policy {
 	ephemeral := s.bindsEphemeral()
 	policy := listen.Policy{May: func(port uint16) bool { return ephemeral || s.mayBind(port) }, Rule: "network.allow_bind"}
 	if len(s.net.DenyBind) > 0 {
-		policy.Rule = "network.deny_bind"
+		policy.Rule, policy.Origin = "network.deny_bind", where(s.program, s.net.DenyBindOrigin)
 	}
 	if p != nil {
 		policy.Virtual, policy.Assign = p.Virtual, p.Assign

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"path/filepath"
-	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -32,14 +31,16 @@ func (s *sandbox) describe(r query.Ruling) string {
 	return r.Rule
 }
 
-// mayConnect and mayBind ask the same of TCP ports.
-func (s *sandbox) mayConnect(port uint16) bool {
-	return query.Port(&s.reach, port, abi.NetConnectTCP).Allowed
+// connectPort and bindPort ask the same of TCP ports.
+func (s *sandbox) connectPort(port uint16) query.Ruling {
+	return query.Port(&s.reach, port, abi.NetConnectTCP)
 }
 
-func (s *sandbox) mayBind(port uint16) bool {
-	return query.Bind(&s.net, &s.reach, ir.TCP, port).Allowed
+func (s *sandbox) bindPort(port uint16) query.Ruling {
+	return query.Bind(&s.net, &s.reach, ir.TCP, port)
 }
+
+func (s *sandbox) mayBind(port uint16) bool { return s.bindPort(port).Allowed }
 
 // resolveGrants completes the reach for an explanation after the fact: a start that can write nothing and explains
 // nothing does not look where its rules lead.
@@ -58,15 +59,6 @@ func (s *sandbox) resolveGrants() {
 			s.reach.Paths = append(s.reach.Paths, r)
 		}
 	}
-}
-
-// ruleName names the place of a rule: policy path and position.
-func (s *sandbox) ruleName(ref ir.OriginRef) string {
-	path, at := rulePath(s.program, ref), where(s.program, ref)
-	if at == "" {
-		return path
-	}
-	return strings.TrimSpace(path + " (" + at + ")")
 }
 
 // notGranted is the hint for a path that the policy does not grant.

@@ -60,6 +60,11 @@ type wired struct {
 //	rules      last: the kernel carries out what rules hold and nobody has taken
 func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, j supervise.Journal, fail func(error)) (w wired, err error) {
 	w = wired{refuseForks: func() {}, denied: func() []Denial { return nil }, close: func() {}}
+	observed, report := j, &explain.Report{}
+	if s.options.Explain {
+		j = report.Journal(j)
+		w.denied = func() []Denial { return denials(report) }
+	}
 	dynamic, limits, err := s.dynamicRules(child, loop, j)
 	if err != nil {
 		return w, err
@@ -72,16 +77,10 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
-			Path: s.grants, Connect: s.mayConnect, Bind: s.mayBind, Where: func(ref ir.OriginRef) string { return s.ruleName(ref) },
-		}, j)
+			Path: s.grants, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
+			Where: func(ref ir.OriginRef) (rule, origin string) { return rulePath(s.program, ref), where(s.program, ref) },
+		}, report, observed)
 		w.list = append(w.list, h)
-		w.denied = func() []Denial {
-			var list []Denial
-			for _, d := range h.Denials() {
-				list = append(list, Denial(d))
-			}
-			return list
-		}
 	}
 	if w.stops, err = s.stops(child, f, loop, j, fail); err != nil {
 		return w, err

@@ -139,16 +139,6 @@ func printDenials(w io.Writer, list []exec.Denial) {
 		return
 	}
 	for _, d := range list {
-		fmt.Fprintf(w, "sandlock-exec: denied %s: %s", d.What, d.Verdict)
-		if d.Why != "" {
-			fmt.Fprintf(w, ": %s", d.Why)
-		}
-		if d.Rule != "" {
-			fmt.Fprintf(w, "; closest is %s", d.Rule)
-		}
-		if d.Count > 1 {
-			fmt.Fprintf(w, " (%d times)", d.Count)
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "sandlock-exec: %v\n", d)
 	}
 }

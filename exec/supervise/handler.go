@@ -48,4 +48,5 @@ type Event struct {
 	Reason  string
 	Rule    string // policy path of the deciding or closest rule
 	Origin  string // file:line:col of that rule
+	Closest bool   // the rule did not decide: none grants it, and this one comes closest, which Reason does not say
 }

@@ -196,13 +196,28 @@ func Port(l *ir.Landlock, port uint16, right uint64) Ruling {
 	if l.Handled.Net&right == 0 {
 		return Ruling{Allowed: true, Reason: "not restricted: every " + protocol + " port"}
 	}
+	var closest *ir.PortRule
 	for i := range l.Ports {
-		if r := &l.Ports[i]; r.Access&right != 0 && r.Param == "" && r.Port == port {
+		r := &l.Ports[i]
+		if r.Access&right == 0 || r.Param != "" {
+			continue
+		}
+		if r.Port == port {
 			return Ruling{true, "granted", r.Describe(right), r.Origin}
 		}
+		if closest == nil || closest.Port == 0 || r.Port != 0 && distance(r.Port, port) < distance(closest.Port, port) {
+			closest = r
+		}
 	}
-	return Ruling{Reason: "no rule grants " + protocol + " port " + strconv.Itoa(int(port))}
+	reason := "no rule grants " + protocol + " port " + strconv.Itoa(int(port))
+	if closest == nil {
+		return Ruling{Reason: reason}
+	}
+	rule := closest.Describe(right)
+	return Ruling{false, reason + "; closest is " + rule, rule, closest.Origin}
 }
+
+func distance(a, b uint16) int { return max(int(a), int(b)) - min(int(a), int(b)) }
 
 // splitAddress takes "tcp 127.0.0.1:80".
 func splitAddress(target string) (proto, host string, port uint16, err error) {

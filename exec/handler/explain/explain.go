@@ -24,10 +24,12 @@ import (
 type Policy struct {
 	// Path says whether a path is granted all rights in want; if not, which rule comes closest.
 	Path func(path string, want uint64) (ok bool, closestRule, closestOrigin string)
-	// Connect and Bind say the same of TCP ports.
-	Connect, Bind func(port uint16) bool
-	// Where names a rule of the decision table; "" for a built-in one.
-	Where func(ir.OriginRef) string
+	// Connect and Bind decide about TCP ports.
+	Connect, Bind func(port uint16) query.Ruling
+	// Describe names the rule of a ruling and its place in the policy.
+	Describe func(query.Ruling) (rule, origin string)
+	// Where names a rule of the decision table and its place; "" for a built-in one.
+	Where func(ir.OriginRef) (rule, origin string)
 }
 
 // Handler observes one sandbox.
@@ -37,12 +39,13 @@ type Handler struct {
 	watched map[abi.Sysno]watch
 	policy  Policy
 	journal supervise.Journal
-	report  report
+	report  *Report
 }
 
-// New makes the handler for a decision table and the calls that the observing filter adds.
-func New(arch abi.Arch, table []ir.SyscallEntry, calls []abi.Sysno, p Policy, j supervise.Journal) *Handler {
-	h := &Handler{arch: arch, table: table, watched: map[abi.Sysno]watch{}, policy: p, journal: j}
+// New makes the handler for a decision table and the calls that the observing filter adds. j is not the report's journal:
+// what is observed again and again is recorded once.
+func New(arch abi.Arch, table []ir.SyscallEntry, calls []abi.Sysno, p Policy, r *Report, j supervise.Journal) *Handler {
+	h := &Handler{arch: arch, table: table, watched: map[abi.Sysno]watch{}, policy: p, report: r, journal: j}
 	for _, nr := range calls {
 		name, _ := abi.SyscallName(arch, nr)
 		h.watched[nr] = watches[name]
@@ -98,7 +101,8 @@ func (h *Handler) refuse(c *supervise.Call, d query.Decision) supervise.Verdict 
 		e = unix.EPERM // the filter itself would have killed; under observation the call fails and the report says so
 	}
 	name, _ := abi.SyscallName(h.arch, c.Nr)
-	h.note(c, name, supervise.Event{Kind: "denied", Syscall: name, Verdict: unix.ErrnoName(e), Reason: d.Reason, Rule: h.policy.Where(d.Origin)})
+	rule, origin := h.policy.Where(d.Origin)
+	h.note(c, supervise.Event{Kind: "denied", Syscall: name, Verdict: unix.ErrnoName(e), Reason: d.Reason, Rule: rule, Origin: origin})
 	return supervise.Errno(e)
 }
 
@@ -111,9 +115,10 @@ func (h *Handler) check(c *supervise.Call, w want) {
 		if w.bind {
 			ask = h.policy.Bind
 		}
-		if !ask(*w.port) {
-			h.note(c, name+" "+w.what, supervise.Event{
-				Kind: "observed", Syscall: name, Address: w.what, Verdict: "EACCES", Reason: "no rule grants the port",
+		if r := ask(*w.port); !r.Allowed {
+			rule, origin := h.policy.Describe(r)
+			h.note(c, supervise.Event{
+				Kind: "observed", Syscall: name, Address: w.what, Verdict: "EACCES", Reason: r.Reason, Rule: rule, Origin: origin,
 			})
 		}
 	case w.path != "":
@@ -121,21 +126,17 @@ func (h *Handler) check(c *supervise.Call, w want) {
 		if ok {
 			return
 		}
-		h.note(c, name+" "+w.path, supervise.Event{
+		h.note(c, supervise.Event{
 			Kind: "observed", Syscall: name, Path: w.path, Verdict: "EACCES",
-			Reason: "needs " + rightNames(w.rights), Rule: rule, Origin: origin,
+			Reason: "needs " + rightNames(w.rights), Rule: rule, Origin: origin, Closest: true,
 		})
 	}
 }
 
 // note records an event the first time and counts it from then on.
-func (h *Handler) note(c *supervise.Call, what string, e supervise.Event) {
-	if !h.report.add(what, e) {
-		return
-	}
+func (h *Handler) note(c *supervise.Call, e supervise.Event) {
 	e.PID = c.TID
-	h.journal.Record(e)
+	if h.report.add(e) {
+		h.journal.Record(e)
+	}
 }
-
-// Denials returns the report.
-func (h *Handler) Denials() []Denial { return h.report.list }

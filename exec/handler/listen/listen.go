@@ -23,8 +23,8 @@ type Policy struct {
 	Virtual func(fd int, port uint16) uint16
 	// Assign binds a socket to a port that the kernel picks, if any will not do. nil: the kernel does.
 	Assign func(fd int) error
-	// Rule is the policy's list that decides.
-	Rule string
+	// Rule is the policy's list that decides, and Origin its place, if that is known.
+	Rule, Origin string
 }
 
 // Handler is the listen gate of one sandbox.
@@ -140,7 +140,7 @@ func portOf(addr unix.Sockaddr) (port uint16, ok bool) {
 func (h *Handler) deny(c *supervise.Call) supervise.Verdict {
 	h.journal.Record(supervise.Event{
 		Kind: "denied", PID: c.TID, Syscall: "listen", Verdict: "EACCES",
-		Reason: "the socket is not bound to a port that " + h.policy.Rule + " lets it serve", Rule: h.policy.Rule,
+		Reason: "the socket is not bound to a port that " + h.policy.Rule + " lets it serve", Rule: h.policy.Rule, Origin: h.policy.Origin,
 	})
 	return supervise.Errno(unix.EACCES)
 }

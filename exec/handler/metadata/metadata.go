@@ -72,7 +72,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 		if ok, rule, origin := h.grants(pin.Path, abi.FSWriteFile); !ok {
 			h.journal.Record(supervise.Event{
 				Kind: "denied", PID: c.TID, Syscall: spec.name, Path: pin.Path,
-				Verdict: "EACCES", Reason: "the file is not beneath a write grant", Rule: rule, Origin: origin,
+				Verdict: "EACCES", Reason: "the file is not beneath a write grant", Rule: rule, Origin: origin, Closest: true,
 			})
 			return supervise.Errno(unix.EACCES)
 		}

@@ -54,7 +54,7 @@ func (h *Handler) mayReach(c *supervise.Call, pin *kernel.Pin) error {
 	}
 	rule, origin := h.policy.Describe(r)
 	h.journal.Record(supervise.Event{
-		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Path: pin.Path, Verdict: "EACCES", Reason: r.Reason, Rule: rule, Origin: origin,
+		Kind: "denied", PID: c.TID, Syscall: h.calls[c.Nr].name, Path: pin.Path, Verdict: "EACCES", Reason: r.Reason, Rule: rule, Origin: origin, Closest: true,
 	})
 	return unix.EACCES
 }

@@ -73,7 +73,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 
 // mayMake decides whether a socket may be made in a directory.
 func (h *Handler) mayMake(c *supervise.Call, dir kernel.Pin, name string) (refused supervise.Verdict, ok bool) {
-	e := supervise.Event{Path: name, Reason: "the directory has no path"}
+	e := supervise.Event{Path: name, Reason: "the directory has no path", Closest: true}
 	if dir.Path != "" {
 		if ok, e.Rule, e.Origin = h.policy.Grants(dir.Path, abi.FSMakeSock); ok {
 			return refused, true

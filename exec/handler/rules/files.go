@@ -219,7 +219,7 @@ func (h *Handler) static(w *held, r request) (refused bool, v supervise.Verdict)
 	}
 	h.journal.Record(supervise.Event{
 		Kind: "denied", PID: w.call.TID, Syscall: w.spec.name, Path: no.path, Verdict: unix.ErrnoName(no.errno),
-		Reason: "the policy does not grant it", Rule: no.rule, Origin: no.origin,
+		Reason: "the policy does not grant it", Rule: no.rule, Origin: no.origin, Closest: true,
 	})
 	return true, supervise.Errno(no.errno)
 }
