@@ -20,7 +20,27 @@ func TestExamplePolicies(t *testing.T) {
 		makeC      = `printf 'int puts(const char*);\nint main(void){puts("built");}\n' >a.c &&
 printf 'a: a.c\n\tgcc -o a a.c\n' >Makefile && make -s a && ./a`
 		pythonWrite = `import pathlib; pathlib.Path("x").write_text("x")`
+		reach       = `import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)`
+		// A database on a unix socket, and a service on a port that the host has as well.
+		database = `
+import os, socket, threading
+db = socket.socket(socket.AF_UNIX)
+db.bind(os.environ["TMPDIR"] + "/db")
+db.listen()
+client = socket.socket(socket.AF_UNIX)
+client.connect(db.getsockname())
+db.accept()[0].sendall(b"ran")
+web = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+socket.create_connection(web.getsockname())
+web.accept()
+print(client.recv(3).decode())`
 	)
+	// Refused by the resolver or the rules, and by nobody else: the host serves the port.
+	host := listen(t, "tcp4", "127.0.0.1:0")
+	if taken, err := net.Listen("tcp4", "127.0.0.1:3000"); err == nil { // or somebody has it already
+		defer taken.Close()
+	}
+	here := []string{"/usr/bin/python3", "-c", reach, "127.0.0.1", port(host)}
 	tests := []struct {
 		policy, needs string
 		run           []string
@@ -33,7 +53,11 @@ printf 'a: a.c\n\tgcc -o a a.c\n' >Makefile && make -s a && ./a`
 		{"node", "/usr/bin/node", []string{"/usr/bin/node", "-e", "setTimeout(() => console.log(require('child_process').execSync('echo ran').toString()), 10)"}, "ran",
 			[][]string{{"/usr/bin/node", "-e", `require("fs").readFileSync("/etc/shadow")`}, {"/usr/bin/node", "-e", `require("fs").writeFileSync("x", "x")`}}},
 		{"build", "/usr/bin/gcc", []string{"/bin/sh", "-c", makeC}, "built", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}}},
-		{"agent", "", []string{"/bin/sh", "-c", "echo ran >f && chmod 700 f && cp -p f g && cat g && rm f g"}, "ran", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}, {"/bin/sh", "-c", "chmod 600 $OLDPWD"}}},
+		{"agent", "/usr/bin/python3", []string{"/bin/sh", "-c", "echo ran >f && chmod 700 f && cp -p f g && cat g && rm f g"}, "ran", [][]string{here, {"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}, {"/bin/sh", "-c", "chmod 600 $OLDPWD"}}},
+		{"fetch", "/usr/bin/python3", []string{"/bin/sh", "-c", "echo ran >f && cat f"}, "ran", [][]string{here, {"/bin/sh", "-c", readShadow}, {"/usr/bin/python3", "-c", reach, "example.com", "443"}}},
+		{"public", "/usr/bin/python3", []string{"/usr/bin/python3", "-c", "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('9.9.9.9', 53)); print('ran')"}, "ran",
+			[][]string{here, {"/usr/bin/python3", "-c", pythonWrite}, {"/bin/sh", "-c", readShadow}}},
+		{"dev", "/usr/bin/python3", []string{"/usr/bin/python3", "-c", database}, "ran", [][]string{here, {"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}}},
 		{"review", "", []string{"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo ran >$TMPDIR/notes/1 && cat $TMPDIR/notes/1"}, "ran", [][]string{
 			{"/bin/sh", "-c", "echo x >f"}, {"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo x >$TMPDIR/notes/1 && rm $TMPDIR/notes/1"}, {"/bin/sh", "-c", "curl --version || exit 1"},
 			{"/bin/sh", "-c", "/usr/bin/git --no-pager push || exit 1"}, {"/bin/sh", "-c", "mkdir $TMPDIR/notes && echo x >$TMPDIR/notes/1 && python3 -c 'import os; open(os.environ[\"TMPDIR\"]+\"/notes/1\")'"},
@@ -41,6 +65,7 @@ printf 'a: a.c\n\tgcc -o a a.c\n' >Makefile && make -s a && ./a`
 		{"deterministic", "/usr/bin/python3", []string{"/usr/bin/python3", "-c", "import time; print(open('/dev/urandom', 'rb').read(4).hex(), time.gmtime().tm_year)"}, "0c0e5447 2000", [][]string{{"/usr/bin/python3", "-c", pythonWrite}}},
 		{"default", "", []string{"/bin/sh", "-c", "echo ran >f && cat f && echo x >$TMPDIR/x && rm f"}, "ran", [][]string{{"/bin/sh", "-c", readShadow}, {"/bin/sh", "-c", writeUsr}}},
 	}
+	exectest.Helper(t) // names in rules need it
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for _, tc := range tests {
