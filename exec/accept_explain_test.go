@@ -2,6 +2,7 @@ package exec_test
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/sandlock-go/sandlock/exec"
@@ -105,4 +106,35 @@ func TestDenialString(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, tc.want)
 		}
 	}
+}
+
+// A denial at an address that was looked up says by which name.
+func Test_explain_names(t *testing.T) {
+	py := python(t)
+	exectest.Helper(t)
+	exectest.Lookup(t)
+	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
+		s := serveNames(t, zone)
+		c := resolving(t, b, s, `allow: ["tcp://192.0.2.9:7", "tcp://*.example.test:8"]`, py, "-c", preamble+`
+attempt("port", lambda: reach("a.example.test", 9))
+attempt("name", lambda: reach("b.other.test", 8))`)
+		c.Explain = true
+		if out, err := c.Output(); err != nil || string(out) != "port Connection refused\nname no such name\n" {
+			t.Errorf("%v, printed %q", err, out)
+		}
+		var got []string
+		status, _ := c.Status()
+		for _, d := range status.Denied {
+			got = append(got, d.String())
+		}
+		report := strings.Join(got, "\n")
+		for _, want := range []string{
+			`denied connect tcp 127\.0\.0\.1:9 \(pid \d+ \S+\): ECONNREFUSED: a\.example\.test: no allow rule matches; closest is tcp \*\.example\.test:8 at \S+:\d+:\d+ \(network\.allow\[1\]\)`,
+			`denied dns b\.other\.test: NXDOMAIN: no rule names it at \S+:\d+:\d+`,
+		} {
+			if !regexp.MustCompile(want).MatchString(report) {
+				t.Errorf("no line matches %s in\n%s", want, report)
+			}
+		}
+	})
 }

@@ -176,6 +176,15 @@ func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, lo
 			allowed, _ := table.Decide(protocol, to)
 			return allowed || resolving.learned.allows(protocol, to)
 		}
+		policy.Explain = func(protocol ir.Protocols, to netip.AddrPort) query.Ruling {
+			for _, name := range resolving.learned.names(to.Addr()) {
+				if r := table.AskName(protocol, name, to.Port()); !r.Allowed {
+					r.Reason = name + ": " + r.Reason
+					return r
+				}
+			}
+			return table.Ask(protocol, to)
+		}
 	}
 	h, err := network.New(s.arch, policy, j)
 	if err != nil {
