@@ -134,7 +134,11 @@ type explainCmd struct {
 func (c *explainCmd) Run(s *streams) error {
 	t, err := c.event()
 	if err != nil {
-		return &codeError{codeUsage, err.Error()}
+		text := err.Error()
+		if g := (*policy.GrammarError)(nil); errors.As(err, &g) && g.Hint != "" {
+			text += "\n\thint: " + g.Hint
+		}
+		return &codeError{codeUsage, text}
 	}
 	p, err := s.program([]string{c.Policy}, nil)
 	if err != nil {
@@ -155,10 +159,18 @@ func (c *explainCmd) Run(s *streams) error {
 	if t.Kind == ir.TestOpen {
 		fmt.Fprintln(s.out, "\tpaths are compared as text here; sandlock-exec follows symbolic links when it starts")
 	}
-	if denied && t.Kind != ir.TestSyscall && len(unbound) > 0 {
+	if unbound = concerning(t, p, unbound); denied && len(unbound) > 0 {
 		fmt.Fprintf(s.out, "\tnot bound, so rules with them match their own text only: %s\n", strings.Join(unbound, ", "))
 	}
 	return nil
+}
+
+// concerning returns the parameters that can matter to an event: ports to one about addresses, all others to a file.
+func concerning(t *ir.Test, p *ir.Program, params []string) []string {
+	return slices.DeleteFunc(params, func(name string) bool {
+		port := slices.ContainsFunc(p.Params, func(q ir.Param) bool { return q.Name == name && q.Type == ir.ParamPort })
+		return t.Kind == ir.TestSyscall || port == (t.Kind == ir.TestOpen)
+	})
 }
 
 func (c *explainCmd) event() (*ir.Test, error) {

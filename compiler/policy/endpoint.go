@@ -22,7 +22,7 @@ func ParseConnect(s string) (Endpoint, error) {
 	single := !rule.Ports.All && len(rule.Ports.Ranges) == 1 && len(rule.Ports.Params) == 0
 	if rule.ICMP || rule.Kind == TargetAny || !single || rule.Kind == TargetPrefix && !rule.Prefix.IsSingleIP() ||
 		strings.HasPrefix(rule.Host, "*") {
-		return Endpoint{}, grammarErrorf("endpoint", `write one address and port, such as "tcp://10.0.0.1:443"`, "%q is not one destination", s)
+		return Endpoint{}, grammarErrorf("endpoint", `write one address or name and one port, such as "tcp://10.0.0.1:443"`, "%q is not one destination", s)
 	}
 	return rule.endpoint(), nil
 }

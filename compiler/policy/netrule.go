@@ -26,7 +26,7 @@ const (
 
 const (
 	netHint    = "write [tcp://|udp://|icmp://]host|ip|cidr|*[:port[,port…]]"
-	schemeHint = "schemes are tcp, udp and icmp, in lower case"
+	schemeHint = `schemes are tcp, udp and icmp, in lower case; https is "tcp://example.com:443"`
 )
 
 // ParseNetRule parses a rule of network.allow:
@@ -78,7 +78,7 @@ func ParseNetRule(s string) (NetRule, error) {
 func ParseNetDeny(s string) (NetRule, error) {
 	rule, err := ParseNetRule(s)
 	if err == nil && rule.Kind == TargetHost {
-		err = grammarErrorf("net-deny-host", "deny domains with http.deny", "%q is not an address or CIDR block; deny rules take no host names", rule.Host)
+		err = grammarErrorf("net-deny-host", "list what may be reached in network.allow instead", "%q is not an address or CIDR block; deny rules take no host names", rule.Host)
 	}
 	return rule, err
 }

@@ -140,6 +140,8 @@ func socketEvent(p *ir.Program, f *ir.ArchFilter, target string, right uint64, c
 	return connect(p, protocol, host, port), nil
 }
 
+const portDNS = 53
+
 // connect decides about an address, or about a name as far as rules name it or fix its addresses.
 func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Ruling {
 	n := &p.Net
@@ -148,10 +150,17 @@ func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Rul
 	}
 	w := NewNetwork(n, n.Fixed, func(string) (uint16, bool) { return 0, false })
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return w.Ask(protocol, netip.AddrPortFrom(addr, port))
+		r := w.Ask(protocol, netip.AddrPortFrom(addr, port))
+		if n.Resolver && port == portDNS && !r.Allowed {
+			r.Reason += "; the sandbox's own resolver answers in its place"
+		}
+		return r
 	}
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	r := w.AskName(protocol, name, port)
+	if r.Allowed && n.Destinations == ir.DestinationsDenied {
+		r.Reason += ", unless the name leads to an address that one denies"
+	}
 	for _, addr := range n.Fixed(name) {
 		if r.Allowed {
 			break
