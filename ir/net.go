@@ -144,10 +144,10 @@ func (n *Net) RestrictsDatagrams() bool {
 	return n.Resolver || named&^every&(UDP|ICMP) != 0
 }
 
-// PinsNames reports whether the sandbox is to find names in /etc/hosts by what the policy says, and not by what the host's
-// file does: where names have fixed addresses, or its own resolver answers for them.
+// PinsNames reports whether names have fixed addresses, which the sandbox is to find in /etc/hosts. Names that its own resolver
+// answers for have none.
 func (n *Net) PinsNames() bool {
-	return len(n.Hosts) > 0 || n.Resolver || slices.ContainsFunc(n.Rules, func(r NetRule) bool {
+	return len(n.Hosts) > 0 || !n.Resolver && slices.ContainsFunc(n.Rules, func(r NetRule) bool {
 		return r.Kind == TargetHost && !strings.HasPrefix(r.Target, Wildcard)
 	})
 }
