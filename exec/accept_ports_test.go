@@ -367,6 +367,48 @@ func Test_network_6_46_escape_50_same_port(t *testing.T) {
 	})
 }
 
+// joinScript gets a port at an address that nobody has, and asks for more with that.
+const joinScript = `
+import errno, socket, sys
+port, kept = int(sys.argv[1]), []
+def bind(kind, option, *addresses):
+    for address in addresses:
+        s = socket.socket(socket.AF_INET, kind)
+        s.setsockopt(socket.SOL_SOCKET, option, 1)
+        try: s.bind((address, port))
+        except OSError as e: print(address, errno.errorcode[e.errno])
+        else:
+            kept.append(s)
+            print(address, "bound")
+            if kind == socket.SOCK_STREAM: s.listen()
+bind(socket.SOCK_STREAM, socket.SO_REUSEPORT, "127.0.0.2", "0.0.0.0", "127.0.0.2", "127.0.0.1")
+bind(socket.SOCK_DGRAM, socket.SO_REUSEPORT, "127.0.0.2", "0.0.0.0", "127.0.0.2", "127.0.0.1")
+`
+
+// A port that the sandbox has at another address is no way to that of the host.
+func Test_network_6_46_escape_50_another_address(t *testing.T) {
+	py := python(t)
+	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
+		port, _, _ := occupied(t)
+		var mu sync.Mutex
+		var shared []exec.Port
+		c := remapped(t, b, port).Command(bounded(t), py, "-c", joinScript, port)
+		if err := c.OnBind(func(p exec.Port) {
+			mu.Lock()
+			defer mu.Unlock()
+			if p.Virtual == p.Real && p.Address.String() != "127.0.0.2" {
+				shared = append(shared, p)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		wantOutput(t, c, strings.Repeat("127.0.0.2 bound\n0.0.0.0 EADDRINUSE\n127.0.0.2 bound\n127.0.0.1 bound\n", 2))
+		if len(shared) > 0 {
+			t.Errorf("joined the host: %+v", shared)
+		}
+	})
+}
+
 // serving starts two sandboxes that serve a port. The functions have each ask whom it finds there.
 func serving(t *testing.T, b *exectest.Box, py, port string) (first, second func(want string)) {
 	a := remapped(t, b, port)

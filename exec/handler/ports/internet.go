@@ -115,8 +115,15 @@ func (h *Handler) bindVirtual(s *socket.Socket, a *socket.Address, to netip.Addr
 		return p.Port, h.enter(s, p)
 	}
 	if rivals := h.table.rivals(p); len(rivals) > 0 {
-		// In the way of a socket of the sandbox, or beside it: as the kernel says about the port that both would have.
-		return p.Port, h.bindReal(s, a, p, rivals[0].Real)
+		// In the way of a socket of the sandbox, or beside it: as the kernel says about the port that both would have. Beyond
+		// the addresses that the sandbox has there, somebody outside may have it too: then it is not shared at all.
+		port, held := p.heldBy(rivals)
+		if !held {
+			if _, err := try(s, a, port); err != nil {
+				return p.Port, err
+			}
+		}
+		return p.Port, h.bindReal(s, a, p, port)
 	}
 	if _, err := try(s, a, p.Virtual); err != unix.EADDRINUSE {
 		if err := h.bindReal(s, a, p, p.Virtual); err != unix.EADDRINUSE {

@@ -219,6 +219,22 @@ func (p *bound) covers(addr netip.Addr) bool {
 
 func (p *bound) overlaps(q *bound) bool { return shared(p.v4(), q.v4()) || shared(p.v6(), q.v6()) }
 
+// heldBy returns a real port of the rivals, and whether they are bound to it wherever p would be. Nobody outside was there
+// before them: whoever is has come to share the port with the sandbox.
+func (p *bound) heldBy(rivals []*bound) (port uint16, held bool) {
+	families := map[uint16]struct{ v4, v6 bool }{}
+	for _, q := range rivals {
+		f := families[q.Real]
+		f.v4 = f.v4 || !p.v4().IsValid() || within(p.v4(), q.v4())
+		f.v6 = f.v6 || !p.v6().IsValid() || within(p.v6(), q.v6())
+		if f.v4 && f.v6 {
+			return q.Real, true
+		}
+		families[q.Real] = f
+	}
+	return rivals[0].Real, false
+}
+
 // v4 is the IPv4 address that a socket is bound to. One for all IPv6 addresses is for IPv4 as well (ipv6(7)).
 func (p *bound) v4() netip.Addr {
 	if p.Address == netip.IPv6Unspecified() && !p.onlyV6 {
@@ -247,3 +263,6 @@ func v6(a netip.Addr) netip.Addr {
 func shared(a, b netip.Addr) bool {
 	return a.IsValid() && b.IsValid() && (a == b || a.IsUnspecified() || b.IsUnspecified())
 }
+
+// within reports whether b is a, or all addresses of its family.
+func within(a, b netip.Addr) bool { return shared(a, b) && (a == b || b.IsUnspecified()) }
