@@ -103,7 +103,7 @@ func (h *Handler) bindVirtual(s *socket.Socket, a *socket.Address, to netip.Addr
 	if p.Virtual == 0 {
 		err := h.bindEphemeral(s, a, func(port uint16) bool {
 			p.Virtual = port
-			return len(h.table.rivals(p)) == 0 && h.policy.mayPick(p.Protocol, port)
+			return h.table.rival(p) == nil && h.policy.mayPick(p.Protocol, port)
 		})
 		if err != nil {
 			return p.Port, err
@@ -114,16 +114,15 @@ func (h *Handler) bindVirtual(s *socket.Socket, a *socket.Address, to netip.Addr
 		p.Virtual = p.Real
 		return p.Port, h.enter(s, p)
 	}
-	if rivals := h.table.rivals(p); len(rivals) > 0 {
-		// In the way of a socket of the sandbox, or beside it: as the kernel says about the port that both would have. Beyond
-		// the addresses that the sandbox has there, somebody outside may have it too: then it is not shared at all.
-		port, held := p.heldBy(rivals)
-		if !held {
-			if _, err := try(s, a, port); err != nil {
+	if rival := h.table.rival(p); rival != nil {
+		// In the way of a socket of the sandbox, or beside it: as the kernel says about the port that both would have. Nobody
+		// outside was there before the rival, but where that is not: it then is shared with nobody at all.
+		if !rival.holds(p) {
+			if _, err := try(s, a, rival.Real); err != nil {
 				return p.Port, err
 			}
 		}
-		return p.Port, h.bindReal(s, a, p, port)
+		return p.Port, h.bindReal(s, a, p, rival.Real)
 	}
 	if _, err := try(s, a, p.Virtual); err != unix.EADDRINUSE {
 		if err := h.bindReal(s, a, p, p.Virtual); err != unix.EADDRINUSE {

@@ -171,31 +171,32 @@ func TestRivalsShare(t *testing.T) {
 	}
 }
 
-func TestHeldBy(t *testing.T) {
-	socket := func(at string, only bool) *bound {
-		to := netip.MustParseAddrPort(at)
-		return &bound{Port: Port{Protocol: ir.UDP, Address: to.Addr(), Virtual: 80, Real: to.Port()}, onlyV6: only}
+func TestHolds(t *testing.T) {
+	at := func(address string, only bool) *bound {
+		return &bound{Port: Port{Protocol: ir.UDP, Address: netip.MustParseAddr(address)}, onlyV6: only}
 	}
 	for _, tc := range []struct {
-		name   string
-		rivals []*bound
-		at     *bound
-		port   uint16
-		held   bool
+		a, b         string
+		onlyA, onlyB bool
+		want         bool
 	}{
-		{"same", []*bound{socket("127.0.0.1:9", false)}, socket("127.0.0.1:0", false), 9, true},
-		{"one of all", []*bound{socket("0.0.0.0:9", false)}, socket("127.0.0.1:0", false), 9, true},
-		{"all beside one", []*bound{socket("127.0.0.1:9", false)}, socket("0.0.0.0:0", false), 9, false},
-		{"the right one", []*bound{socket("127.0.0.1:9", false), socket("0.0.0.0:8", false)}, socket("0.0.0.0:0", false), 8, true},
-		{"all of one family", []*bound{socket("0.0.0.0:9", false)}, socket("[::]:0", false), 9, false},
-		{"all of the other", []*bound{socket("[::]:9", true)}, socket("[::]:0", false), 9, false},
-		{"all of both", []*bound{socket("0.0.0.0:9", false), socket("[::]:9", true)}, socket("[::]:0", false), 9, true},
-		{"all of both, apart", []*bound{socket("0.0.0.0:9", false), socket("[::]:8", true)}, socket("[::]:0", false), 9, false},
-		{"one of both", []*bound{socket("[::]:9", false)}, socket("0.0.0.0:0", false), 9, true},
-		{"one of IPv6", []*bound{socket("[::]:9", false)}, socket("[::1]:0", false), 9, true},
+		{"127.0.0.1", "127.0.0.1", false, false, true},
+		{"127.0.0.1", "127.0.0.2", false, false, false},
+		{"127.0.0.1", "0.0.0.0", false, false, false},
+		{"0.0.0.0", "127.0.0.1", false, false, true},
+		{"0.0.0.0", "0.0.0.0", false, false, true},
+		{"0.0.0.0", "::", false, false, false},
+		{"0.0.0.0", "::", false, true, false},
+		{"::", "0.0.0.0", false, false, true},
+		{"::", "0.0.0.0", true, false, false},
+		{"::", "127.0.0.1", false, false, true},
+		{"::", "::1", true, false, true},
+		{"::", "::", true, false, false},
+		{"::", "::", false, true, true},
+		{"::1", "::", false, true, false},
 	} {
-		if port, held := tc.at.heldBy(tc.rivals); port != tc.port || held != tc.held {
-			t.Errorf("%s: %d, %v; want %d, %v", tc.name, port, held, tc.port, tc.held)
+		if got := at(tc.a, tc.onlyA).holds(at(tc.b, tc.onlyB)); got != tc.want {
+			t.Errorf("%s (%v) and %s (%v): %v, want %v", tc.a, tc.onlyA, tc.b, tc.onlyB, got, tc.want)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sandlock-go/sandlock/ir"
 )
 
-// open makes a socket that a table can watch.
-func open(t *testing.T) int {
+// unbound makes a socket that a table can watch.
+func unbound(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -26,7 +26,7 @@ func open(t *testing.T) int {
 func entered(t *testing.T, tab *table, protocol ir.Protocols, at string, real uint16) int {
 	t.Helper()
 	to := netip.MustParseAddrPort(at)
-	fd := open(t)
+	fd := unbound(t)
 	if err := tab.enter(fd, &bound{Port: Port{protocol, to.Addr(), to.Port(), real}}); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestTranslate(t *testing.T) {
 		all[key] = 0
 	}
 	look(all)
-	tab.sweep()
+	tab.sweep(nil)
 	if tab.mapped != 0 || len(tab.cookies)+len(tab.virtual)+len(tab.real) != 0 {
 		t.Errorf("left over: %d mapped, %v %v %v", tab.mapped, tab.cookies, tab.virtual, tab.real)
 	}
@@ -118,21 +118,21 @@ func TestRivals(t *testing.T) {
 	} {
 		tab := made(t)
 		a, b := netip.MustParseAddrPort(tc.a), netip.MustParseAddrPort(tc.b)
-		fd := open(t)
+		fd := unbound(t)
 		if err := tab.enter(fd, &bound{Port: Port{ir.TCP, a.Addr(), a.Port(), 9}, onlyV6: tc.onlyA}); err != nil {
 			t.Fatal(err)
 		}
 		p := &bound{Port: Port{ir.TCP, b.Addr(), b.Port(), 0}, onlyV6: tc.onlyB}
-		if got := len(tab.rivals(p)) > 0; got != tc.want {
+		if got := tab.rival(p) != nil; got != tc.want {
 			t.Errorf("%s and %s: %v, want %v", tc.a, tc.b, got, tc.want)
 		}
 		p.Protocol = ir.UDP
-		if len(tab.rivals(p)) > 0 {
+		if tab.rival(p) != nil {
 			t.Errorf("%s and %s: TCP and UDP are in each other's way", tc.a, tc.b)
 		}
 		p.Protocol = ir.TCP
 		unix.Close(fd)
-		if len(tab.rivals(p)) > 0 {
+		if tab.rival(p) != nil {
 			t.Errorf("%s and %s: a closed socket is in the way", tc.a, tc.b)
 		}
 	}
@@ -169,7 +169,7 @@ func TestNamed(t *testing.T) {
 // A socket that is bound again stands for its new port alone.
 func TestBoundAgain(t *testing.T) {
 	tab := made(t)
-	fd := open(t)
+	fd := unbound(t)
 	defer unix.Close(fd)
 	for _, port := range []uint16{80, 81} {
 		if err := tab.enter(fd, &bound{Port: Port{ir.TCP, netip.MustParseAddr("127.0.0.1"), port, 1000 + port}}); err != nil {
@@ -202,8 +202,8 @@ func TestTableIsBounded(t *testing.T) {
 	for !tab.full() {
 		fds = append(fds, bind())
 	}
-	if len(fds) != tab.most || !tab.full() {
-		t.Errorf("full with %d sockets, want %d", len(fds), tab.most)
+	if len(fds) < tab.most || len(fds) > 2*tab.most || !tab.full() {
+		t.Errorf("full with %d sockets, want %d to %d", len(fds), tab.most, 2*tab.most)
 	}
 	for _, fd := range fds {
 		unix.Close(fd)

@@ -2,6 +2,7 @@ package ports
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,6 +19,7 @@ type bound struct {
 	Port
 	onlyV6 bool   // IPV6_V6ONLY
 	cookie uint64 // SO_COOKIE: which socket it is
+	watch  *watch // that knows whether it is open
 	number uint64 // by which the watch knows it
 }
 
@@ -31,30 +33,62 @@ type key struct {
 // matters, once a look-up has found it. Its port is then still its own: it was named when it was bound, and the kernel
 // gives such a port back when the socket is closed, not before.
 type table struct {
-	watch   kernel.Watch
+	watches []*watch
 	last    uint64 // number
 	virtual map[key][]*bound
 	real    map[key][]*bound
 	cookies map[uint64]*bound
 	mapped  int // sockets whose real port is not the virtual one
-	tidy    int // size at which those that are gone are looked for
-	most    int // sockets that there is room for
+
+	tidy      int  // size at which those that are gone are looked for
+	most      int  // sockets that there is room for in any case, and for twice as many in none
+	exhausted bool // there is no room
+	next      int  // watch to ask then
 
 	mu sync.Mutex // held by the loop while it changes the table, and by ports
 }
 
-// maxBound bounds the sockets of a sandbox that are bound at the same time.
-const maxBound = 1 << 14
+// watch is a kernel.Watch and how many sockets of the table it has. Asking it takes time in proportion to what it has, about
+// 1.5 µs each: so there are many small ones, and only those are asked that have the sockets in question.
+type watch struct {
+	kernel.Watch
+	sockets int
+}
+
+const (
+	// maxBound is how many sockets of a sandbox can be bound at the same time. It bounds how long a call keeps the loop.
+	maxBound = 1 << 11
+	// maxWatched bounds the sockets of a watch. There are up to 2*maxBound/maxWatched watches, each a descriptor.
+	maxWatched = 64
+)
 
 func newTable() (*table, error) {
-	watch, err := kernel.NewWatch()
+	t := &table{virtual: map[key][]*bound{}, real: map[key][]*bound{}, cookies: map[uint64]*bound{}, tidy: maxWatched, most: maxBound}
+	_, err := t.roomy() // proves that watches can be had
+	return t, err
+}
+
+func (t *table) close() {
+	for _, w := range t.watches {
+		w.Close()
+	}
+}
+
+// roomy returns a watch with room for a socket.
+func (t *table) roomy() (*watch, error) {
+	for _, w := range t.watches {
+		if w.sockets < maxWatched {
+			return w, nil
+		}
+	}
+	made, err := kernel.NewWatch()
 	if err != nil {
 		return nil, err
 	}
-	return &table{watch: watch, virtual: map[key][]*bound{}, real: map[key][]*bound{}, cookies: map[uint64]*bound{}, tidy: 64, most: maxBound}, nil
+	w := &watch{Watch: made}
+	t.watches = append(t.watches, w)
+	return w, nil
 }
-
-func (t *table) close() { t.watch.Close() }
 
 // enter adds a socket that was just bound.
 func (t *table) enter(fd int, p *bound) (err error) {
@@ -66,14 +100,18 @@ func (t *table) enter(fd int, p *bound) (err error) {
 	if old := t.cookies[p.cookie]; old != nil {
 		// A port that the kernel had picked was given back (shutdown(2) of a listener), and the socket bound again.
 		t.remove(old)
-		p.number = old.number
+		p.watch, p.number = old.watch, old.number
 	} else {
 		t.last++
 		p.number = t.last
-		if err := t.watch.Add(fd, p.number); err != nil {
+		if p.watch, err = t.roomy(); err != nil {
+			return err
+		}
+		if err := p.watch.Add(fd, p.number); err != nil {
 			return err
 		}
 	}
+	p.watch.sockets++
 	t.cookies[p.cookie] = p
 	byVirtual, byReal := key{p.Protocol, p.Virtual}, key{p.Protocol, p.Real}
 	t.virtual[byVirtual] = append(t.virtual[byVirtual], p)
@@ -86,6 +124,7 @@ func (t *table) enter(fd int, p *bound) (err error) {
 
 func (t *table) remove(p *bound) {
 	delete(t.cookies, p.cookie)
+	p.watch.sockets--
 	for _, index := range []struct {
 		of map[key][]*bound
 		at key
@@ -102,23 +141,49 @@ func (t *table) remove(p *bound) {
 	}
 }
 
-// full reports whether there is no room for one more socket.
+// full reports whether there is no room for one more socket. As many are bound before the next sweep as the last one left;
+// where it left too many each call asks one watch, until there is room again.
 func (t *table) full() bool {
-	if len(t.cookies) >= t.tidy {
-		t.sweep()
-		t.tidy = min(max(64, 2*len(t.cookies)), t.most)
+	switch {
+	case t.exhausted:
+		t.next = (t.next + 1) % len(t.watches)
+		t.sweep(t.watches[t.next])
+	case len(t.cookies) >= t.tidy:
+		t.sweep(nil)
+	default:
+		return !t.canWatch()
 	}
-	return len(t.cookies) >= t.most
+	t.exhausted = len(t.cookies) >= t.most
+	t.tidy = max(maxWatched, 2*len(t.cookies))
+	return t.exhausted || !t.canWatch()
 }
 
-// sweep removes the sockets that are closed. If that cannot be told, none counts as open: nothing is translated to a port
-// that may be somebody else's by now.
-func (t *table) sweep() {
-	open, _ := t.watch.Open()
+func (t *table) canWatch() bool {
+	_, err := t.roomy()
+	return err == nil
+}
+
+// open reports which sockets are open, with a memory of what it was told. What cannot be told counts as closed: nothing is
+// translated to a port that may be somebody else's by now.
+func open() func(*bound) bool {
+	known := map[*watch]map[uint64]bool{}
+	return func(p *bound) bool {
+		numbers, asked := known[p.watch]
+		if !asked {
+			numbers, _ = p.watch.Open()
+			known[p.watch] = numbers
+		}
+		return numbers[p.number]
+	}
+}
+
+// sweep removes the sockets of a watch that are closed; of all watches for nil.
+func (t *table) sweep(of *watch) {
+	open := open()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.cookies {
-		if !open[p.number] {
+		if (of == nil || p.watch == of) && !open(p) {
 			t.remove(p)
 		}
 	}
@@ -128,10 +193,10 @@ func (t *table) sweep() {
 func (t *table) ports() []Port {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	open, _ := t.watch.Open()
+	open := open()
 	var list []Port
 	for _, p := range t.cookies {
-		if open[p.number] {
+		if open(p) {
 			list = append(list, p.Port)
 		}
 	}
@@ -141,29 +206,46 @@ func (t *table) ports() []Port {
 	return list
 }
 
-// find returns those of the sockets at a key that are open and match.
-func (t *table) find(index map[key][]*bound, at key, match func(*bound) bool) []*bound {
-	if !slices.ContainsFunc(index[at], match) {
-		return nil
-	}
-	t.sweep()
-	var found []*bound
-	for _, p := range index[at] {
-		if match(p) {
-			found = append(found, p)
+// find returns those of the sockets at a key that are open and match. Whoever stops at the first has asked few watches: those
+// that had none left are rid of what is closed.
+func (t *table) find(index map[key][]*bound, at key, match func(*bound) bool) iter.Seq[*bound] {
+	return func(yield func(*bound) bool) {
+		open := open()
+		for _, p := range slices.Clone(index[at]) { // changes meanwhile
+			switch {
+			case !match(p):
+			case !open(p):
+				t.mu.Lock()
+				t.remove(p)
+				t.mu.Unlock()
+			case !yield(p):
+				return
+			}
 		}
 	}
-	return found
 }
 
-// rivals returns the sockets that the sandbox has bound to the same virtual port, at an address that overlaps.
-func (t *table) rivals(p *bound) []*bound {
-	return t.find(t.virtual, key{p.Protocol, p.Virtual}, func(q *bound) bool { return q.overlaps(p) })
+// first returns the first of some sockets, nil for none.
+func first(sockets iter.Seq[*bound]) *bound {
+	for p := range sockets {
+		return p
+	}
+	return nil
+}
+
+// rival returns a socket that the sandbox has bound to the same virtual port, at an address that overlaps; nil for none. One
+// that holds all of p is preferred.
+func (t *table) rival(p *bound) *bound {
+	at := key{p.Protocol, p.Virtual}
+	if q := first(t.find(t.virtual, at, func(q *bound) bool { return q.holds(p) })); q != nil {
+		return q
+	}
+	return first(t.find(t.virtual, at, func(q *bound) bool { return q.overlaps(p) }))
 }
 
 // means reports whether the sandbox knows a socket by a port.
 func (t *table) means(protocol ir.Protocols, port uint16) bool {
-	return len(t.find(t.virtual, key{protocol, port}, func(*bound) bool { return true })) > 0
+	return first(t.find(t.virtual, key{protocol, port}, func(*bound) bool { return true })) != nil
 }
 
 // translate returns the real port of a destination on the own host, if that is a socket of the sandbox and the port
@@ -177,11 +259,10 @@ func (t *table) translate(protocol ir.Protocols, to netip.AddrPort) (uint16, boo
 	if !slices.ContainsFunc(t.virtual[at], (*bound).isMapped) {
 		return 0, false
 	}
-	var best *bound
-	for _, p := range t.find(t.virtual, at, func(p *bound) bool { return p.covers(addr) }) {
-		if best == nil || p.Address == addr { // the kernel, too, prefers the socket that is bound to the address itself
-			best = p
-		}
+	// The kernel, too, prefers the socket that is bound to the address itself.
+	best := first(t.find(t.virtual, at, func(p *bound) bool { return p.Address == addr }))
+	if best == nil {
+		best = first(t.find(t.virtual, at, func(p *bound) bool { return p.covers(addr) }))
 	}
 	if best == nil || !best.isMapped() {
 		return 0, false
@@ -203,11 +284,11 @@ func (t *table) named(protocol ir.Protocols, cookie uint64, local netip.AddrPort
 // meant returns the virtual port of the socket that an address on the own host leads to.
 func (t *table) meant(protocol ir.Protocols, at netip.AddrPort) (uint16, bool) {
 	addr := at.Addr().Unmap()
-	found := t.find(t.real, key{protocol, at.Port()}, func(p *bound) bool { return p.isMapped() && p.covers(addr) })
-	if len(found) == 0 {
+	p := first(t.find(t.real, key{protocol, at.Port()}, func(p *bound) bool { return p.isMapped() && p.covers(addr) }))
+	if p == nil {
 		return 0, false
 	}
-	return found[0].Virtual, true
+	return p.Virtual, true
 }
 
 func (p *bound) isMapped() bool { return p.Virtual != p.Real }
@@ -219,21 +300,8 @@ func (p *bound) covers(addr netip.Addr) bool {
 
 func (p *bound) overlaps(q *bound) bool { return shared(p.v4(), q.v4()) || shared(p.v6(), q.v6()) }
 
-// heldBy returns a real port of the rivals, and whether they are bound to it wherever p would be. Nobody outside was there
-// before them: whoever is has come to share the port with the sandbox.
-func (p *bound) heldBy(rivals []*bound) (port uint16, held bool) {
-	families := map[uint16]struct{ v4, v6 bool }{}
-	for _, q := range rivals {
-		f := families[q.Real]
-		f.v4 = f.v4 || !p.v4().IsValid() || within(p.v4(), q.v4())
-		f.v6 = f.v6 || !p.v6().IsValid() || within(p.v6(), q.v6())
-		if f.v4 && f.v6 {
-			return q.Real, true
-		}
-		families[q.Real] = f
-	}
-	return rivals[0].Real, false
-}
+// holds reports whether p is bound wherever q would be.
+func (p *bound) holds(q *bound) bool { return within(q.v4(), p.v4()) && within(q.v6(), p.v6()) }
 
 // v4 is the IPv4 address that a socket is bound to. One for all IPv6 addresses is for IPv4 as well (ipv6(7)).
 func (p *bound) v4() netip.Addr {
@@ -264,5 +332,7 @@ func shared(a, b netip.Addr) bool {
 	return a.IsValid() && b.IsValid() && (a == b || a.IsUnspecified() || b.IsUnspecified())
 }
 
-// within reports whether b is a, or all addresses of its family.
-func within(a, b netip.Addr) bool { return shared(a, b) && (a == b || b.IsUnspecified()) }
+// within reports whether b is a, or all addresses of its family. No address is within any.
+func within(a, b netip.Addr) bool {
+	return !a.IsValid() || shared(a, b) && (a == b || b.IsUnspecified())
+}
