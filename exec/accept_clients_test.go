@@ -78,7 +78,7 @@ func runClients(t *testing.T, b *exectest.Box, policy string, clients []client, 
 		t.Run(c.name, func(t *testing.T) {
 			path := exectest.GoClient(t)
 			if c.path != "$GO" {
-				path = program(t, c.path)
+				path = exectest.Program(t, c.path)
 			}
 			b := b.In(t)
 			run := func(address string) exectest.Result {
@@ -88,7 +88,7 @@ func runClients(t *testing.T, b *exectest.Box, policy string, clients []client, 
 			}
 			r := run(allowed)
 			if r.Code == 77 {
-				t.Skip("a library is missing")
+				exectest.Lacks(t, "python3-requests")
 			}
 			wantRun(t, r, 0, c.want)
 			if r := run(forbidden); r.Code != c.code {
@@ -165,8 +165,8 @@ func echoBackwards(t *testing.T) (address string) {
 
 // git's own protocol, server outside.
 func Test_network_git_daemon(t *testing.T) {
-	git := program(t, "/usr/bin/git")
-	program(t, "/usr/lib/git-core/git-daemon")
+	git := exectest.Program(t, "/usr/bin/git")
+	exectest.Program(t, "/usr/lib/git-core/git-daemon")
 	dir := t.TempDir()
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main", dir + "/r"},
@@ -204,7 +204,7 @@ func Test_network_git_daemon(t *testing.T) {
 
 // Servers serve on the ports that they may, to clients inside and outside.
 func Test_network_redis(t *testing.T) {
-	server, cli := program(t, "/usr/bin/redis-server"), program(t, "/usr/bin/redis-benchmark")
+	server, cli := exectest.Program(t, "/usr/bin/redis-server"), exectest.Program(t, "/usr/bin/redis-benchmark")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		free := freePort(t)
@@ -221,7 +221,7 @@ kill $server; wait $server`, server, free, cli)
 }
 
 func Test_network_nginx(t *testing.T) {
-	nginx, curl := program(t, "/usr/sbin/nginx"), program(t, "/usr/bin/curl")
+	nginx, curl := exectest.Program(t, "/usr/sbin/nginx"), exectest.Program(t, "/usr/bin/curl")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		free := freePort(t)
@@ -252,14 +252,12 @@ kill $server; wait $server`, nginx, config, curl, free)
 func Test_network_postgres(t *testing.T) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) == 0 {
-		t.Skip("this test runs PostgreSQL")
+		exectest.Lacks(t, "postgresql")
 	}
 	bin := filepath.Dir(found[len(found)-1])
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
-		if u.Root() {
-			t.Skip("PostgreSQL does not run as root")
-		}
-		b := exectest.NewBox(t, u)
+	// As root the server refuses to start, wherever it is.
+	t.Run("ordinary", func(t *testing.T) {
+		b := exectest.NewBox(t, exectest.Ordinary())
 		policy := b.Policy(b.Base(exectest.Grants{Read: []string{"/usr/share"}, Write: []string{"/dev/null", "/dev/shm"}, More: `
 network: unix: "granted"
 syscalls: extra_allow: ["sysv_ipc"]`}))

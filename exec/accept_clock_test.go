@@ -152,7 +152,7 @@ func Test_time_start_in_a_C_library(t *testing.T) {
 	t.Parallel()
 	compiler, err := exec.LookPath("gcc")
 	if err != nil {
-		t.Skipf("needs gcc: %v", err)
+		exectest.Lacks(t, err)
 	}
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)

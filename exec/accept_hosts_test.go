@@ -108,7 +108,7 @@ func Test_hosts_file_not_granted(t *testing.T) {
 // Programs find the names by the C library, and reach them by name.
 func Test_pinned_names_are_found(t *testing.T) {
 	py := python(t)
-	getent := program(t, "/usr/bin/getent")
+	getent := exectest.Program(t, "/usr/bin/getent")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		l := listen(t, "tcp4", "127.0.0.1:0")

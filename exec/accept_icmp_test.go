@@ -2,6 +2,7 @@ package exec_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func pingable(t *testing.T, o exectest.Opts) exectest.Opts {
 	}
 	setup := `ip link set lo up && echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range || exit 99
 exec setpriv --reuid ` + fmt.Sprint(o.User.UID) + ` --regid ` + fmt.Sprint(o.User.GID) + ` --clear-groups "$@"`
-	o.Wrap = []string{program(t, "/usr/bin/unshare"), "--net", "/bin/sh", "-c", setup, "sh"}
+	o.Wrap = []string{exectest.Program(t, "/usr/bin/unshare"), "--net", "/bin/sh", "-c", setup, "sh"}
 	o.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C"}
 	o.User = exectest.Self()
 	return o
@@ -89,9 +90,21 @@ func Test_network_icmp(t *testing.T) {
 
 // ping asks its own address of a UDP socket that it connects, so it needs a rule about UDP as well.
 func Test_network_ping(t *testing.T) {
-	ping := program(t, "/usr/bin/ping")
+	ping := exectest.Program(t, "/usr/bin/ping")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
+		ping := ping
+		if u.Root() {
+			// Distributions give ping capabilities, which root does not start without in a sandbox; a copy has none.
+			data, err := os.ReadFile(ping)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ping = b.File(b.Work+"/ping", string(data))
+			if err := os.Chmod(ping, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 		policy := b.Policy(b.Base(exectest.Grants{More: `network: allow: ["icmp://127.0.0.1", "udp://127.0.0.0/8:1025"]`}))
 		r := runPingable(t, b.Opts(policy, ping, "-n", "-c", "1", "-W", "10", "127.0.0.1"))
 		if r.Code != 0 {

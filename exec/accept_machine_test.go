@@ -54,7 +54,7 @@ func Test_supervisor_8_26_27_machine_files(t *testing.T) {
 			{"node_memory", "/usr/bin/node", "node -p 'os.totalmem()'", "1073741824"},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
-				program(t, tc.program)
+				exectest.Program(t, tc.program)
 				b := b.In(t)
 				wantRun(t, b.Sh(limited, tc.script), 0, tc.want)
 				outside := b.Sh("", tc.script)

@@ -289,9 +289,7 @@ func Test_memory_runtimes_start(t *testing.T) {
 			{"java", []string{"/usr/bin/java", "-XshowSettings:vm", "-version"}, ""},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
-				if _, err := os.Stat(tc.args[0]); err != nil {
-					t.Skipf("needs %s: %v", tc.name, err)
-				}
+				exectest.Program(t, tc.args[0])
 				b := b.In(t)
 				wantRun(t, b.Run(limited, tc.args...), 0, tc.want)
 			})

@@ -42,13 +42,13 @@ print(*sorted(a[0].name for a in socket.getaddrinfo(None, 443, type=socket.SOCK_
 			wantRun(t, b.In(t).Run(artifact, py, "-c", script), 0, "AF_INET AF_INET6")
 		})
 		t.Run("node", func(t *testing.T) {
-			node := program(t, "/usr/bin/node")
+			node := exectest.Program(t, "/usr/bin/node")
 			script := `for (const [name, list] of Object.entries(require("os").networkInterfaces())) console.log(name, ...list.map(a => a.cidr))`
 			wantRun(t, b.In(t).Run(artifact, node, "-e", script), 0, "lo 127.0.0.1/8 ::1/128")
 			wantRun(t, b.In(t).Run(b.Policy(b.Base(exectest.Grants{})), node, "-e", script), 0, "lo 127.0.0.1/8 ::1/128")
 		})
 		t.Run("iproute2", func(t *testing.T) {
-			ip := program(t, "/usr/sbin/ip")
+			ip := exectest.Program(t, "/usr/sbin/ip")
 			r := b.In(t).Run(artifact, ip, "-oneline", "addr")
 			if lines := strings.Split(strings.TrimSpace(r.Stdout), "\n"); r.Code != 0 || len(lines) != 2 ||
 				!strings.Contains(lines[0], "127.0.0.1/8") || !strings.Contains(lines[1], "::1/128") {
@@ -62,7 +62,7 @@ print(*sorted(a[0].name for a in socket.getaddrinfo(None, 443, type=socket.SOCK_
 		})
 		t.Run("no_user_namespaces", func(t *testing.T) {
 			o := b.Opts(artifact, b.Probe, "interfaces")
-			o.Wrap = []string{program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "/bin/sh", "-c",
+			o.Wrap = []string{exectest.Program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "/bin/sh", "-c",
 				`echo 0 > /proc/sys/user/max_user_namespaces && ! unshare --user true 2> /dev/null || exit 99; exec "$@"`, "sh"}
 			r := exectest.Run(t, o)
 			if r.Code == 99 || strings.Contains(r.Stderr, "unshare failed") {

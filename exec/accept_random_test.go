@@ -63,7 +63,7 @@ func Test_supervisor_8_37_38_random_seed(t *testing.T) {
 		})
 		// OpenSSL mixes an address into its generator.
 		t.Run("openssl", func(t *testing.T) {
-			program(t, "/usr/bin/openssl")
+			exectest.Program(t, "/usr/bin/openssl")
 			one, two := b.In(t).Run(policies["fixed"], "openssl", "rand", "-hex", "8"), b.In(t).Run(policies["fixed"], "openssl", "rand", "-hex", "8")
 			if one.Code != 0 || one.Stdout != two.Stdout || len(one.Stdout) != 17 {
 				t.Errorf("%q, then %q\n%s", one.Stdout, two.Stdout, one.Stderr)

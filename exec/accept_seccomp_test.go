@@ -1,24 +1,14 @@
 package exec_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
 )
 
-// program skips the test where the host lacks a program that it runs.
-func program(t *testing.T, path string) string {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("this test runs %s: %v", path, err)
-	}
-	return path
-}
-
 func Test_supervisor_8_1_mount_from_a_shell(t *testing.T) {
-	mount := program(t, "/usr/bin/mount")
+	mount := exectest.Program(t, "/usr/bin/mount")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := mount + " -t tmpfs none " + b.Work + " 2>/dev/null; echo status $?"
@@ -34,7 +24,7 @@ func Test_supervisor_8_1_mount_from_a_shell(t *testing.T) {
 }
 
 func Test_supervisor_8_2_strace(t *testing.T) {
-	strace := program(t, "/usr/bin/strace")
+	strace := exectest.Program(t, "/usr/bin/strace")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))

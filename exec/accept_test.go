@@ -165,5 +165,5 @@ func wantFailure(t *testing.T, r exectest.Result, inStderr string) {
 // python needs the system's Python: a version manager's lies outside policy B.
 func python(t *testing.T) string {
 	t.Helper()
-	return program(t, "/usr/bin/python3")
+	return exectest.Program(t, "/usr/bin/python3")
 }

@@ -71,7 +71,7 @@ print(client.recv(3).decode())`
 		for _, tc := range tests {
 			t.Run(tc.policy, func(t *testing.T) {
 				if tc.needs != "" {
-					program(t, tc.needs)
+					exectest.Program(t, tc.needs)
 				}
 				b := b.In(t)
 				artifact := example(t, b, tc.policy)

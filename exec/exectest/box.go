@@ -22,6 +22,33 @@ func (u User) Root() bool { return u.UID == 0 }
 // Self is the user that the tests run as.
 func Self() User { return User{os.Getuid(), os.Getgid()} }
 
+// Ordinary is a user who is not root: the current one, or Nobody.
+func Ordinary() User {
+	if u := Self(); !u.Root() {
+		return u
+	}
+	return User{Nobody, Nobody}
+}
+
+// Lacks skips a test that needs what scripts/setup.sh installs and this host lacks. It fails the test if
+// SANDLOCK_TEST_ALL is set, as CI does: there a skip would hide that the test no longer runs.
+func Lacks(tb testing.TB, what any) {
+	tb.Helper()
+	if os.Getenv("SANDLOCK_TEST_ALL") != "" {
+		tb.Fatalf("scripts/setup.sh should have installed: %v", what)
+	}
+	tb.Skipf("not installed: %v", what)
+}
+
+// Program is path, if there is a file; else the host [Lacks] it.
+func Program(tb testing.TB, path string) string {
+	tb.Helper()
+	if _, err := os.Stat(path); err != nil {
+		Lacks(tb, err)
+	}
+	return path
+}
+
 // AsUsers runs a test as root and as an ordinary user without groups, or as the current user only where that is
 // not root.
 func AsUsers(t *testing.T, test func(t *testing.T, u User)) {
@@ -31,7 +58,7 @@ func AsUsers(t *testing.T, test func(t *testing.T, u User)) {
 		return
 	}
 	t.Run("root", func(t *testing.T) { test(t, User{}) })
-	t.Run(fmt.Sprintf("uid%d", Nobody), func(t *testing.T) { test(t, User{Nobody, Nobody}) })
+	t.Run(fmt.Sprintf("uid%d", Nobody), func(t *testing.T) { test(t, Ordinary()) })
 }
 
 // Box is the setting of one test: a user, a folder that policies grant writing to, and one that they grant nothing in.
