@@ -1,6 +1,7 @@
 package exec_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
 )
@@ -275,6 +278,31 @@ func Test_supervisor_8_23_24_open_files_and_inherited_limits(t *testing.T) {
 		wantRun(t, lowered(b.Policy(b.Base(exectest.Grants{}))), 0, strings.TrimSpace(outside.Stdout))
 		wantRun(t, b.Run(b.Policy(b.Base(exectest.Grants{More: "limits: open_files: 12"})), "/bin/true"), 0, "")
 	})
+}
+
+// What a file with capabilities asks for, root does not have in a sandbox: the kernel does not start it (capabilities(7), "Safety
+// checking for capability-dumb binaries").
+func Test_files_with_capabilities(t *testing.T) {
+	if !exectest.Self().Root() {
+		t.Skip("needs root, to give a file capabilities")
+	}
+	b := exectest.NewBox(t, exectest.User{})
+	data, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := b.File(b.Work+"/capable", string(data))
+	// struct vfs_cap_data, revision 2, effective: CAP_NET_RAW.
+	capable := append([]byte{1, 0, 0, 2, 0, 1 << (unix.CAP_NET_RAW - 8)}, make([]byte, 14)...)
+	if err := errors.Join(os.Chmod(program, 0o755), unix.Setxattr(program, "security.capability", capable, 0)); err != nil {
+		t.Fatal(err)
+	}
+	r := b.Run(b.Policy(b.Base(exectest.Grants{})), program)
+	if r.Code != 126 || !strings.Contains(r.Stderr, "program.capabilities") {
+		t.Errorf("exit %d, %q; want 126 and a hint", r.Code, r.Stderr)
+	}
+	wantRun(t, b.Run(b.Policy(b.Base(exectest.Grants{More: `program: capabilities: ["net_raw"]`})), program), 0, "")
+	wantRun(t, b.Run("", program), 0, "")
 }
 
 // What a launcher ignores or lacks is not the command's business.

@@ -96,11 +96,17 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	if s.program.HeldEvents()&ir.EventExec != 0 {
 		return "a dynamic rule of the policy may have refused it: with --audit - the line of its execve says which"
 	}
-	if !errors.Is(step.Err, syscall.EACCES) {
-		return ""
-	}
 	real, err := filepath.EvalSymlinks(step.Path)
 	if err != nil {
+		return ""
+	}
+	if errors.Is(step.Err, syscall.EPERM) {
+		if _, err := unix.Getxattr(real, "security.capability", nil); err == nil {
+			return "the file brings capabilities (getcap shows them), and the kernel does not start it without them: keep them " +
+				"(program.capabilities), start as another user than root, or start a copy, which has none"
+		}
+	}
+	if !errors.Is(step.Err, syscall.EACCES) {
 		return ""
 	}
 	var st unix.Stat_t
