@@ -36,6 +36,13 @@ func checkPorts(c *checker) {
 			checkPortsEnforced(c, l.origin)
 		}
 	}
+	denies := func(it policy.Val[policy.PortSet]) bool {
+		return len(it.V.Params) > 0 || slices.ContainsFunc(it.V.Ranges, func(r policy.PortRange) bool { return r.Hi > 0 })
+	}
+	if deny := n.DenyBind; len(deny.Items) > 0 && !slices.ContainsFunc(deny.Items, denies) {
+		d := diag.At(deny.Origin, "no-effect", "port 0 is never denied, so every port may be bound").AsWarning()
+		c.add(d.WithHint("leave deny_bind out to have every port refused"))
+	}
 	checkNames(c)
 	checkHostsFile(c)
 	repeated(n.Allow, policy.NetRule.String, func(again, first policy.Val[policy.NetRule]) {

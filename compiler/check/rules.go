@@ -8,6 +8,7 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // checkRules refuses dynamic rules that ask for what their events do not have, and those that would widen.
@@ -137,13 +138,17 @@ func (c *checker) addresses(r *policy.DynamicRule) {
 }
 
 // known refuses a name that has no addresses: those of names in network.allow and network.hosts are known, and others only
-// where a lock file gives them or the sandbox asks a resolver of its own.
+// where a lock file gives them. A resolver of the sandbox's own answers for the names in network.allow, wildcards included.
 func (c *checker) known(o policy.Origin, name string) {
 	n := &c.Network
-	allowed := func(it policy.Val[policy.NetRule]) bool { return it.V.Kind == policy.TargetHost && it.V.Host == name }
+	allowed := func(it policy.Val[policy.NetRule]) bool {
+		host := it.V.Host
+		return it.V.Kind == policy.TargetHost &&
+			(host == name || n.Resolver.V && (query.MatchName(host, name) || query.MatchName(name, host)))
+	}
 	given := func(it policy.Val[policy.PinnedHost]) bool { return it.V.Name == name }
 	wildcard := strings.HasPrefix(name, ir.Wildcard)
-	if slices.ContainsFunc(n.Allow.Items, allowed) || slices.ContainsFunc(n.Hosts.Items, given) || n.Resolver.V {
+	if slices.ContainsFunc(n.Allow.Items, allowed) || slices.ContainsFunc(n.Hosts.Items, given) {
 		return
 	}
 	if n.Resolve.V == "compile" && !wildcard {

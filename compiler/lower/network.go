@@ -174,7 +174,13 @@ func binds(u *Unit) {
 
 // denied leaves port 0 out: to ask for an ephemeral port is to name none.
 func denied(set policy.PortSet) []ir.NetPort {
-	return slices.DeleteFunc(netPorts(set), func(p ir.NetPort) bool { return p.Param == "" && p.Hi == 0 })
+	ports := slices.DeleteFunc(netPorts(set), func(p ir.NetPort) bool { return p.Param == "" && p.Hi == 0 })
+	for i := range ports {
+		if p := &ports[i]; p.Param == "" {
+			p.Lo = max(p.Lo, 1)
+		}
+	}
+	return ports
 }
 
 // unixSockets lowers the reach of pathname sockets. Where the target's Landlock has a right for it the kernel decides;

@@ -24,5 +24,8 @@ func ParseTime(s string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, grammarErrorf("time", `for example "2000-01-01T00:00:00Z"`, "%q is not an RFC 3339 time", s)
 	}
+	if t.Nanosecond() != 0 {
+		return time.Time{}, grammarErrorf("time", "write whole seconds", "%q is finer than a second", s)
+	}
 	return t.UTC(), nil
 }

@@ -76,6 +76,9 @@ func TestParseDuration(t *testing.T) {
 	if want := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC); err != nil || a != want {
 		t.Errorf("ParseTime: got %v, %v, want %v", a, err, want)
 	}
+	if got, err := ParseTime("2000-01-01T00:00:00.5Z"); err == nil {
+		t.Errorf("ParseTime of half a second: got %v, want a refusal", got)
+	}
 }
 
 func TestParsePath(t *testing.T) {
