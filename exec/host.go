@@ -102,7 +102,11 @@ func Missing(p *ir.Program, h kernel.Host) []string {
 	if needsHelper(&p.Net) {
 		program, err := helper.Find("")
 		if err != nil {
-			return append(lacking, "names in network.allow: "+err.Error())
+			field := "names in network.allow"
+			if p.Net.Resolver {
+				field = "network.resolver"
+			}
+			return append(lacking, field+": "+err.Error())
 		}
 		program.Close()
 	}

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +38,8 @@ type BoundPort struct {
 // abstract-socket scope then keeps the sandbox from it, and the executor in its place.
 type board struct{ fd int }
 
-// boardName is followed by the user's id and the process's.
+// boardName is followed by the user's id, the process's, and what nobody else can have taken: abstract names belong to
+// the network namespace, which can hold several PID namespaces.
 const boardName = "@sandlock-ports/"
 
 const (
@@ -51,7 +53,7 @@ func newBoard() (*board, error) {
 		return nil, fmt.Errorf("socket of the port list: %w", err)
 	}
 	b := &board{fd}
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("%s%d/%d", boardName, os.Getuid(), os.Getpid())})
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("%s%d/%d/%s", boardName, os.Getuid(), os.Getpid(), rand.Text())})
 	if err == nil {
 		err = unix.Listen(fd, 4)
 	}

@@ -172,6 +172,11 @@ func (s *streams) abandon() {
 	for _, f := range s.theirs {
 		_ = f.Close()
 	}
+	for _, f := range s.taken { // a failure before open leaves them
+		if f != nil {
+			_ = f.Close()
+		}
+	}
 	s.closeStdin()
 }
 

@@ -64,8 +64,8 @@ func (b *backlog) run(p *pending) {
 	p.state = pendingRunning
 	ctx, end := context.WithCancel(context.Background())
 	p.end = end
-	f, d, c := p.what.later, b.loop.dispatcher, p.call // the loop goes on using its own
-	go func() { b.results.add(p, b.verdict(ctx, d, &c, f)) }()
+	v, d, c := p.what, b.loop.dispatcher, p.call // the loop goes on using its own
+	go func() { b.results.add(p, b.verdict(ctx, d, &c, v)) }()
 }
 
 // finished takes up what functions have returned.
@@ -91,13 +91,17 @@ func (b *backlog) finished() {
 	b.arm()
 }
 
-// verdict runs f on a thread of its own, which ends with it. Whatever goes wrong refuses the call: nobody else would
+// verdict runs the function of a Defer on a thread of its own, which ends with it. Whatever goes wrong refuses the call: nobody else would
 // answer it.
-func (b *backlog) verdict(ctx context.Context, d *Dispatcher, c *Call, f func(context.Context) Verdict) (v Verdict) {
+func (b *backlog) verdict(ctx context.Context, d *Dispatcher, c *Call, deferred Verdict) (v Verdict) {
 	runtime.LockOSThread() // never unlocked
 	if err := b.confine(); err != nil {
 		d.refuse(c, "confine a deferred call's thread: "+err.Error())
-		return Errno(unix.EPERM)
+		refused := Errno(unix.EPERM)
+		if drop := deferred.drop; drop != nil {
+			return Resume(func(*Call) Verdict { drop(); return refused }).Dropping(drop)
+		}
+		return refused
 	}
 	defer func() {
 		if r := recover(); r != nil {
@@ -105,7 +109,7 @@ func (b *backlog) verdict(ctx context.Context, d *Dispatcher, c *Call, f func(co
 			v = Errno(unix.EPERM)
 		}
 	}()
-	v = f(ctx)
+	v = deferred.later(ctx)
 	switch {
 	case v.kind == verdictNext, v.Defers(), v.kind == verdictKill, v.raced(c.memoryRead):
 		d.refuse(c, "a deferred call cannot be answered with: "+v.String())
