@@ -58,6 +58,9 @@ func resources(t *testing.T, pid int) (descriptors, resident int) {
 	for line := range strings.Lines(string(status)) {
 		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &resident)
 	}
+	if resident == 0 {
+		t.Fatalf("process %d has no VmRSS:\n%s", pid, status)
+	}
 	return len(entries), resident
 }
 

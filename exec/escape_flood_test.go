@@ -159,6 +159,11 @@ func Test_escape_33_the_limit_does_not_drift(t *testing.T) {
 			{"escape_33_thousand_threads", []string{"threads", "1000"}, "value threads=1000"},
 			{"escape_33_clone3", []string{"clone3-loop", "100000"}, "value map[errno ENOSYS:100000]"},
 		})
+		for _, how := range []string{"wnohang", "failing", "ignored", "double"} {
+			// Afterwards there are as many places as before, and no more.
+			script := b.Probe + " fork-drift 100 " + how + "; sleep 0.6; exec " + b.Probe + " fork-many 10"
+			wantRun(t, b.Sh(artifact, script), 0, "value refused=map[]\nvalue forked=3 refused=map[EAGAIN:7]")
+		}
 		if got := b.Control("fork-drift", "200", "double"); got != "value refused=map[]" {
 			t.Errorf("outside: %q, want no refusal", got)
 		}
@@ -183,9 +188,9 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(16)]
 [t.start() for t in threads]
 [t.join() for t in threads]
-print(len(done), "ran" in done)`
+print(len(done), "ran" in done, "refused" in done)`
 		b.File(b.Work+"/file", "")
-		wantRun(t, b.Run(b.Policy(b.Base(limited(4))), py, "-c", script), 0, "160 True")
+		wantRun(t, b.Run(b.Policy(b.Base(limited(4))), py, "-c", script), 0, "160 True True")
 	})
 }
 
