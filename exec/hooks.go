@@ -112,7 +112,7 @@ func mayPass(table []ir.SyscallEntry, nr abi.Sysno) bool {
 	return passes(e.Action) || slices.ContainsFunc(e.Clauses, func(c ir.Clause) bool { return passes(c.Action) })
 }
 
-// withHooks has the filter notify the calls that the program's handlers answer.
+// filter has the filter notify the calls that the program's handlers answer.
 func (h *hooks) filter(program []byte) ([]byte, error) {
 	if len(h.handlers) == 0 {
 		return program, nil

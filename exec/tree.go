@@ -94,8 +94,7 @@ func (f *family) owns(pid int) bool {
 
 // existingChildren lists the children of this process; asking the kernel whether there are any costs one call.
 func existingChildren() ([]int, error) {
-	err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	if errors.Is(err, unix.ECHILD) {
+	if noChildren() {
 		return nil, nil
 	}
 	return kernel.Children(os.Getpid())

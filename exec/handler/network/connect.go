@@ -46,36 +46,25 @@ func (h *Handler) close(s *socket.Socket) {
 }
 
 func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket.Address) supervise.Verdict {
-	takesBack := to.Family() == unix.AF_UNSPEC
 	destination, ok := to.Internet()
 	if family := to.Family(); family != unix.AF_INET && family != unix.AF_INET6 {
-		ok = false
+		ok = false // AF_UNSPEC takes the destination back (connect(2)); the kernel has an errno for the others
 	}
 	// Decided before the alarm is set, which is not to cut short what rules look at.
 	var refused error
-	if ok && !takesBack {
+	if ok {
 		refused = h.lead(c, &s, to, destination)
 	}
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
-	if takesBack {
-		// Takes the destination back (connect(2)).
-		defer s.Close()
-		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
+	if ok && refused == nil && s.Protocol == unix.IPPROTO_TCP {
+		return h.connectStream(s, to)
 	}
-	if !ok {
-		defer s.Close()
-		return supervise.FromError(kernel.Connect(s.FD, to.Bytes())) // for the errno: the kernel takes no such address either
-	}
+	defer s.Close()
 	if refused != nil {
-		s.Close()
 		return supervise.FromError(refused)
 	}
-	if s.Protocol != unix.IPPROTO_TCP {
-		defer s.Close()
-		return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
-	}
-	return h.connectStream(s, to)
+	return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
 }
 
 // connectStream connects without waiting; where the caller would wait, its call does.

@@ -16,7 +16,9 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,7 +53,6 @@ type Policy struct {
 
 // Handler carries out the calls of one sandbox.
 type Handler struct {
-	arch    abi.Arch
 	policy  Policy
 	journal supervise.Journal
 	calls   map[abi.Sysno]call
@@ -81,7 +82,7 @@ func New(arch abi.Arch, p Policy, j supervise.Journal) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{arch: arch, policy: p, journal: j, alarm: alarm, calls: map[abi.Sysno]call{}}
+	h := &Handler{policy: p, journal: j, alarm: alarm, calls: map[abi.Sysno]call{}}
 	h.discard = h.closer.Close
 	for name, handle := range calls {
 		if nr, ok := abi.SyscallNumber(arch, name); ok {
@@ -96,11 +97,7 @@ func (h *Handler) Name() string { return "network" }
 
 // Syscalls lists the calls that name a destination.
 func (h *Handler) Syscalls() []abi.Sysno {
-	var list []abi.Sysno
-	for nr := range h.calls {
-		list = append(list, nr)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.calls))
 }
 
 // Close releases what the handler holds.

@@ -11,9 +11,6 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-// maxUnixAddress is the size of struct sockaddr_un.
-const maxUnixAddress = 110
-
 // bindUnix makes the socket file as the caller would: with its umask, from its working directory, by the path as it wrote
 // it, which is what getsockname tells from then on. The loop's thread is in a Landlock domain that may make sockets where
 // the sandbox may, so a path that leads elsewhere by the time it is walked again is of no use. Names that are no paths are
@@ -23,7 +20,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 	if !ok {
 		return supervise.FromError(kernel.Bind(s.FD, a.Bytes()))
 	}
-	if len(a.Bytes()) > maxUnixAddress {
+	if a.Size() > unix.SizeofSockaddrUnix {
 		return supervise.Errno(unix.EINVAL)
 	}
 	at := kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}

@@ -14,7 +14,9 @@ package ports
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -97,11 +99,7 @@ func (h *Handler) Name() string { return "ports" }
 
 // Syscalls lists bind, and with virtual ports the calls that tell them.
 func (h *Handler) Syscalls() []abi.Sysno {
-	var list []abi.Sysno
-	for nr := range h.calls {
-		list = append(list, nr)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.calls))
 }
 
 // Close releases what the handler holds.

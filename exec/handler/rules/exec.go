@@ -21,8 +21,8 @@ const maxArgs = 64
 // and, where that matters, a second time in verify by what the kernel has read.
 func (h *Handler) exec(w *held) supervise.Verdict {
 	if !h.policy.Verify {
-		// Nothing depends on what is run. What is seen here is for the journal and the hook.
-		if h.policy.Audited || h.hook.f != nil {
+		// Nothing depends on what is run. What is seen here is for the journal.
+		if h.policy.Audited {
 			_, _ = h.look(w)
 		}
 		v, admitted := h.settle(w, h.decide(w))
@@ -166,13 +166,4 @@ func (h *Handler) verify(t *tracing) (may bool) {
 // fault records that a call is refused for no reason of the policy's.
 func (h *Handler) fault(w *held, reason string) {
 	h.journal.Record(supervise.Event{Kind: "error", PID: w.call.TID, Syscall: w.spec.name, Path: w.file, Verdict: "EPERM", Reason: reason})
-}
-
-// plain is the errno in an error.
-func plain(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
-		return e
-	}
-	return unix.EPERM
 }

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -235,8 +236,10 @@ func (h *Handler) granted(path string, want uint64) refusal {
 	return refusal{}
 }
 
+// errno is the errno in an error.
 func errno(err error) unix.Errno {
-	if e, ok := plain(err).(unix.Errno); ok {
+	var e unix.Errno
+	if errors.As(err, &e) {
 		return e
 	}
 	return unix.EPERM
