@@ -184,13 +184,14 @@ func Test_escape_cgroup(t *testing.T) {
 		readable.More += "\nfilesystem: proc: \"host\""
 		script := `cd /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup) && cat memory.max
 (echo max >memory.max) 2>/dev/null && echo lifted
-(echo $$ >../cgroup.procs) 2>/dev/null && echo moved
+(echo $$ >../runner/cgroup.procs) 2>/dev/null && echo moved
 mkdir inner 2>/dev/null && echo nested
-rmdir . 2>/dev/null && echo removed
+rmdir ../idle 2>/dev/null && echo removed
 cat memory.max`
+		wantRun(t, exectest.Run(t, b.Opts("", "/bin/mkdir", group+"/idle")), 0, "")
 		wantRun(t, run(t, readable, "/bin/sh", "-c", script), 0, "67108864\n67108864")
 		control := b.Opts("", "/bin/sh", "-c", `mkdir "$0/control" && echo 1000000 >"$0/control/memory.max" && echo $$ >"$0/control/cgroup.procs" &&
-	echo $$ >"$0/runner/cgroup.procs" && rmdir "$0/control" && echo changed`, group)
+	echo $$ >"$0/runner/cgroup.procs" && rmdir "$0/control" "$0/idle" && echo changed`, group)
 		control.Cgroup = group + runner
 		wantRun(t, exectest.Run(t, control), 0, "changed")
 		for _, path := range []string{"/sys", filepath.Dir(group), group} {
