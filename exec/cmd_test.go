@@ -96,6 +96,28 @@ func TestCmdRuns(t *testing.T) {
 func TestCmdStreams(t *testing.T) {
 	exectest.InProcess(t, func(t *testing.T, b *exectest.Box) {
 		a := load(t, b, exectest.Grants{})
+		t.Run("nothing_started", func(t *testing.T) {
+			ended, end := context.WithCancel(t.Context())
+			end()
+			c := a.Command(ended, "cat")
+			out, err := c.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan error)
+			go func() {
+				_, err := out.Read(make([]byte, 1))
+				read <- err
+			}()
+			if err := c.Start(); !errors.Is(err, context.Canceled) {
+				t.Errorf("start: %v, want the context's error", err)
+			}
+			select {
+			case <-read:
+			case <-time.After(30 * time.Second):
+				t.Error("who reads the output waits for ever")
+			}
+		})
 		t.Run("supervisor_8_82_pipes_both_ways", func(t *testing.T) {
 			c := a.Command(bounded(t), "cat")
 			in, err := c.StdinPipe()
