@@ -67,6 +67,7 @@ func (w *wire) program(p *Program) {
 	m.must(13).determinism(&p.Determinism)
 	optList(m, 14, &p.Rules, (*wire).dynamicRule)
 	m.must(15).net(&p.Net)
+	m.must(16).http(&p.HTTP)
 	m.end()
 }
 

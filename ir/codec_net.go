@@ -15,15 +15,17 @@ func (w *wire) net(n *Net) {
 	optUnsigned(m, 11, &n.DenyBindOrigin)
 	optUnsigned(m, 12, &n.UnixOrigin)
 	optUnsigned(m, 13, &n.RemapOrigin)
+	optList(m, 14, &n.Intercepted, unsigned[uint16])
 	m.end()
 }
 
 func (w *wire) netRule(r *NetRule) {
-	w.tuple(5)
+	w.tuple(6)
 	unsigned(w, &r.Protocols)
 	unsigned(w, &r.Kind)
 	w.text(&r.Target)
 	list(w, &r.Ports, (*wire).netPort)
+	w.boolean(&r.Derived)
 	unsigned(w, &r.Origin)
 }
 

@@ -384,6 +384,8 @@ func (t *Test) Event() string {
 		return "connect " + t.Target
 	case TestBind:
 		return "bind " + t.Target
+	case TestHTTP:
+		return "http " + t.Target
 	}
 	words := []string{"syscall", t.Target}
 	for _, a := range t.Args {

@@ -29,6 +29,10 @@ type Net struct {
 	DenyBindOrigin OriginRef `cbor:"11,keyasint,omitempty"`
 	UnixOrigin     OriginRef `cbor:"12,keyasint,omitempty"`
 	RemapOrigin    OriginRef `cbor:"13,keyasint,omitempty"`
+
+	// Intercepted are the TCP ports, of any host, whose connections lead to the HTTP proxy once the destination is allowed;
+	// ascending. Nothing is sent to the same UDP ports: it would be QUIC, which the proxy does not see.
+	Intercepted []uint16 `cbor:"14,keyasint,omitempty"`
 }
 
 // Destinations says who decides where the sandbox may connect and send to.
@@ -74,6 +78,7 @@ type NetRule struct {
 	Kind      TargetKind
 	Target    string    // for TargetPrefix a CIDR block, masked and not IPv4-mapped; for TargetHost a name, "*." before it included
 	Ports     []NetPort // empty: every port
+	Derived   bool      // from a rule about requests, not from one about the network
 	Origin    OriginRef
 }
 
@@ -124,11 +129,20 @@ type UnixPath struct {
 // DecidesDestinations reports whether the supervisor decides about connections and datagrams.
 func (n *Net) DecidesDestinations() bool { return n.Destinations != DestinationsLandlock }
 
+// Intercepts reports whether TCP connections to a port lead to the HTTP proxy.
+func (n *Net) Intercepts(port uint16) bool {
+	_, found := slices.BinarySearch(n.Intercepted, port)
+	return found
+}
+
 // RestrictsDatagrams reports whether the supervisor decides about some datagram: rules do not leave all UDP, and all ICMP,
 // alike.
 func (n *Net) RestrictsDatagrams() bool {
 	if n.Destinations == DestinationsLandlock {
 		return false
+	}
+	if len(n.Intercepted) > 0 {
+		return true
 	}
 	var named, every Protocols
 	for i := range n.Rules {
@@ -224,9 +238,24 @@ func (p *Program) checkNet() error {
 			return err
 		}
 	}
+	if err := n.checkIntercepted(); err != nil {
+		return err
+	}
 	return p.checkRefs(map[string]OriginRef{
 		"rules": n.Origin, "deny_bind": n.DenyBindOrigin, "unix": n.UnixOrigin, "port_remap": n.RemapOrigin,
 	})
+}
+
+func (n *Net) checkIntercepted() error {
+	if len(n.Intercepted) > 0 && !n.DecidesDestinations() {
+		return errors.New("connections are intercepted that nobody decides about")
+	}
+	for i, port := range n.Intercepted {
+		if port == 0 || i > 0 && port <= n.Intercepted[i-1] {
+			return fmt.Errorf("intercepted: port %d: not ascending", port)
+		}
+	}
+	return nil
 }
 
 func (p *Program) checkNetRule(r *NetRule) error {

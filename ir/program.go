@@ -38,6 +38,7 @@ type Program struct {
 	// Rules are looked at in order before a held call; see rules.go.
 	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
 	Net   Net           `cbor:"15,keyasint"`
+	HTTP  HTTP          `cbor:"16,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].

@@ -73,7 +73,27 @@ func sample() *Program {
 			},
 			Hosts:     []NetHost{{Name: "db.internal", Addresses: []string{"10.0.0.5", "fd00::5"}, Origin: 2}},
 			DenyBind:  []NetPort{{Lo: 22, Hi: 80}},
-			UnixPaths: []UnixPath{{Path: "${work}/sock", Origin: 1}},
+			UnixPaths: []UnixPath{{Path: "${work}/sock", Origin: 1}}, Intercepted: []uint16{80, 443},
+		},
+		HTTP: HTTP{
+			Allow: []HTTPRule{
+				{Method: "GET", Host: "api.example.com", Path: "/v1/", Prefix: true, Origin: 1},
+				{Method: "*", Host: "pinned.example.com", Path: "/", Prefix: true, Opaque: true},
+				{Method: "*", Host: "2001:db8::1", Path: "/a b"},
+			},
+			Deny:      []HTTPRule{{Method: "*", Host: "*", Path: "/admin/", Prefix: true, Reason: "not for agents", Origin: 2}},
+			Authority: AuthorityOwn, CA: "/etc/ca.pem", Key: "${home}/ca.key", InjectCA: []HTTPFile{{Path: "/etc/ssl/certs/ca-certificates.crt", Origin: 1}},
+			CAOut: "${work}/ca.pem", UpstreamCA: "/etc/internal.pem",
+			Credentials: []Credential{
+				{Name: "api", Kind: CredentialEnv, Source: "API_TOKEN", Origin: 1}, {Name: "db", Kind: CredentialFile, Source: "${home}/db"},
+				{Name: "pipe", Kind: CredentialFD, Source: "3"},
+			},
+			Auth: []HTTPAuth{
+				{Rule: HTTPRule{Method: "*", Host: "api.example.com", Path: "/", Prefix: true}, Credential: "api", Scheme: AuthBearer, Origin: 1},
+				{Rule: HTTPRule{Method: "GET", Host: "2001:db8::1", Path: "/a b"}, Credential: "db", Scheme: AuthBasic, Name: "me", AddOnly: true, Plain: true},
+			},
+			Limits:      HTTPLimits{HeaderBytes: 64 << 10, BodyBytes: 1 << 30, Connections: 1024, HeaderMS: 10_000, IdleMS: 300_000},
+			RedactQuery: true, Origin: 1, CAOrigin: 1, OutOrigin: 2,
 		},
 		Params: []Param{
 			{Name: "work", Type: ParamDir, Under: []Template{"${home}/src", "/srv"}, Origin: 1},
@@ -87,6 +107,7 @@ func sample() *Program {
 		},
 		Tests: []Test{
 			{Name: "reads usr", Allow: true, Kind: TestOpen, Target: "/usr/bin", For: "read", Origin: 1},
+			{Name: "no admin", Kind: TestHTTP, Target: "GET api.example.com/admin/x"},
 			{Name: "no ptrace", Kind: TestSyscall, Target: "ptrace", Args: []uint64{16, 1 << 40}},
 		},
 	}

@@ -268,7 +268,7 @@ type Test struct {
 	Name   string
 	Allow  bool // expected verdict
 	Kind   TestKind
-	Target string   // path, address ("tcp 127.0.0.1:80") or system call name
+	Target string   // path, address ("tcp 127.0.0.1:80"), system call name, or request ("GET example.com/path")
 	For    string   // for TestOpen: "read", "write" or "execute"
 	Args   []uint64 // for TestSyscall
 	Origin OriginRef
@@ -283,4 +283,5 @@ const (
 	TestConnect TestKind = 2
 	TestBind    TestKind = 3
 	TestSyscall TestKind = 4
+	TestHTTP    TestKind = 5
 )

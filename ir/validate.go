@@ -48,6 +48,7 @@ func (p *Program) Validate() error {
 		{"limits", p.checkLimits},
 		{"determinism", p.checkDeterminism},
 		{"net", p.checkNet},
+		{"http", p.checkHTTP},
 		{"rules", p.checkRules},
 		{"start", p.checkStart},
 		{"mechanisms", p.checkMechanisms},
@@ -232,7 +233,7 @@ func (t *Test) check() error {
 	if err := checkText(t.Target); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
-	if t.Kind < TestOpen || t.Kind > TestSyscall {
+	if t.Kind < TestOpen || t.Kind > TestHTTP {
 		return fmt.Errorf("kind %d is unknown", t.Kind)
 	}
 	switch isOpen := t.Kind == TestOpen; {

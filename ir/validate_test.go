@@ -30,7 +30,7 @@ func TestValidateRefuses(t *testing.T) {
 	firstFilter := func(p *Program) *ArchFilter { return &p.Seccomp.Filters[0] }
 	clause := func(p *Program) *Clause { return &p.Seccomp.Filters[1].Table[1].Clauses[0] }
 	inPlace := func(p *Program) {
-		p.Process.Start, p.Limits, p.Determinism, p.Rules = StartInPlace, Limits{}, Determinism{}, nil
+		p.Process.Start, p.Limits, p.Determinism, p.Rules, p.HTTP, p.Net.Intercepted = StartInPlace, Limits{}, Determinism{}, nil, HTTP{}, nil
 		for i := range p.Seccomp.Filters {
 			f := &p.Seccomp.Filters[i]
 			f.Table[2].Action, f.Observe, f.ObserveCalls = Allow, nil, nil
@@ -156,8 +156,8 @@ func TestValidateRefuses(t *testing.T) {
 		{"two protocols", func(p *Program) { p.Rules[3].Protocol = TCP | UDP }, "protocols 0x3, want one"},
 		{"host of a rule", func(p *Program) { p.Rules[3].Host = "10.0.0.1/8" }, "not a CIDR block in canonical form"},
 		{"name of a rule", func(p *Program) { p.Rules[3].Host = "A.example" }, "not a host name in lower case"},
-		{"wildcard of a rule", func(p *Program) { p.Rules[3].Host, p.Net = "*.example", Net{} }, "need the resolver"},
-		{"restricted to a wildcard", func(p *Program) { p.Rules[3].Do[0].Net[0].Target, p.Net = "*.example", Net{} }, "need the resolver"},
+		{"wildcard of a rule", func(p *Program) { p.Rules[3].Host, p.Net, p.HTTP = "*.example", Net{}, HTTP{} }, "need the resolver"},
+		{"restricted to a wildcard", func(p *Program) { p.Rules[3].Do[0].Net[0].Target, p.Net, p.HTTP = "*.example", Net{}, HTTP{} }, "need the resolver"},
 		{"restricted to no protocol", func(p *Program) { p.Rules[3].Do[0].Net[0].Protocols = 0 }, "destination 0: protocols "},
 		{"restricted by a number", func(p *Program) { p.Rules[3].Do[0].Value = 1 }, "a number or a path for destinations"},
 		{"destinations for a path", func(p *Program) { p.Rules[1].Do[0].Net = p.Rules[3].Do[0].Net }, "destinations for something else"},
@@ -197,6 +197,29 @@ func TestValidateRefuses(t *testing.T) {
 		{"under names a parameter", func(p *Program) { p.Params[0].Under[0] = "${work}" }, `uses "work"`},
 		{"under relative", func(p *Program) { p.Params[0].Under[0] = "src" }, "under[0]"},
 		{"parameter origin", func(p *Program) { p.Params[0].Origin = 3 }, "origin 3"},
+
+		{"HTTP without ports", func(p *Program) { p.Net.Intercepted = nil }, "no ports are intercepted"},
+		{"ports without HTTP", func(p *Program) { p.HTTP = HTTP{} }, "there are no rules"},
+		{"settings without HTTP", func(p *Program) { p.HTTP.Allow, p.HTTP.Deny, p.Net.Intercepted = nil, nil, nil }, "a proxy that is not there"},
+		{"intercepted ports", func(p *Program) { p.Net.Intercepted = []uint16{443, 80} }, "not ascending"},
+		{"in place, HTTP", func(p *Program) { h := p.HTTP; inPlace(p); p.HTTP, p.Net.Intercepted = h, []uint16{80} }, "rules need a supervisor"},
+		{"HTTP method", func(p *Program) { p.HTTP.Allow[0].Method = "get" }, `method "get"`},
+		{"HTTP host", func(p *Program) { p.HTTP.Allow[0].Host = "A.test" }, "not a host name"},
+		{"HTTP address", func(p *Program) { p.HTTP.Allow[2].Host = "2001:DB8::1" }, "canonical form"},
+		{"HTTP path", func(p *Program) { p.HTTP.Allow[0].Path = "v1" }, `path "v1"`},
+		{"opaque path", func(p *Program) { p.HTTP.Allow[1].Path = "/v1" }, "all of a named host"},
+		{"opaque deny", func(p *Program) { p.HTTP.Deny[0] = p.HTTP.Allow[1] }, "only allows"},
+		{"HTTP reason", func(p *Program) { p.HTTP.Deny[0].Reason = "a\nb" }, "control character"},
+		{"own authority without key", func(p *Program) { p.HTTP.Key = "" }, "authority 1"},
+		{"no authority", func(p *Program) { p.HTTP.Authority, p.HTTP.CA, p.HTTP.Key = AuthorityNone, "", "" }, "there is no authority"},
+		{"certificate path", func(p *Program) { p.HTTP.CA = "ca.pem" }, "ca: "},
+		{"credential order", func(p *Program) { p.HTTP.Credentials[1].Name = "api" }, "not ascending"},
+		{"credential descriptor", func(p *Program) { p.HTTP.Credentials[2].Source = "1" }, `descriptor "1"`},
+		{"unknown credential", func(p *Program) { p.HTTP.Auth[0].Credential = "x" }, `no credential "x"`},
+		{"header of a credential", func(p *Program) { p.HTTP.Auth[0].Scheme, p.HTTP.Auth[0].Name = AuthHeader, "a b" }, `header "a b"`},
+		{"credential for opaque", func(p *Program) { p.HTTP.Auth[0].Rule = p.HTTP.Allow[1] }, "opaque"},
+		{"user with colon", func(p *Program) { p.HTTP.Auth[1].Name = "a:b" }, `user "a:b"`},
+		{"HTTP limits", func(p *Program) { p.HTTP.Limits.Connections = 0 }, "out of bounds"},
 
 		{"mechanism", func(p *Program) { p.Mechanisms[0].Reason = "a\nb" }, "control character"},
 		{"origin kind", func(p *Program) { p.Origins[0].Kind = 5 }, "kind 5 is unknown"},

@@ -110,6 +110,13 @@ const (
 	kindLearned
 	kindAck
 	kindRefused
+	kindProxyBegin
+	kindProxyReady
+	kindConnection
+	kindDial
+	kindDialed
+	kindClosed
+	kindAccess
 )
 
 // Encode returns a message's bytes.
@@ -226,7 +233,9 @@ func Decode(b []byte) (Message, error) {
 	case kindRefused:
 		m = Refused{Reason: Reason(r.oneOf(byte(NotNamed), byte(Private))), Name: r.name()}
 	default:
-		return nil, fmt.Errorf("%w: kind %d", errMalformed, b[0])
+		if m = r.proxyMessage(b[0]); m == nil {
+			return nil, fmt.Errorf("%w: kind %d", errMalformed, b[0])
+		}
 	}
 	if r.failed || len(r.b) > 0 {
 		return nil, fmt.Errorf("%w: kind %d", errMalformed, b[0])

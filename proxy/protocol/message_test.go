@@ -18,6 +18,17 @@ func samples() []Message {
 		Learned{ID: 7, TTL: 60, Name: "x.b.test", Addresses: []netip.Addr{v6}},
 		Ack{7, true},
 		Refused{"evil.test", NotNamed},
+		ProxyBegin{true},
+		ProxyReady{[]byte("-----BEGIN CERTIFICATE-----\n")},
+		Connection{9, netip.AddrPortFrom(v6, 443), []string{"a.test", "b.test"}},
+		Dial{1, 9},
+		Dialed{1, 111},
+		Closed{9},
+		Access{
+			Protocol: "http/1.1", Method: "GET", Authority: "a.test", Path: "/x?y", Denied: true, Status: 403, Rule: "* a.test/*", Origin: 3,
+			Reason: "no", Credential: "api", Received: 1, Sent: 2, Upstream: netip.AddrPortFrom(v4, 80), Micros: 4,
+		},
+		Access{Protocol: "tls"},
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 const (
 	JobLookup   = "resolve"  // names on 0, hosts(5) on 1, complaints on 2
 	JobResolver = "resolver" // messages on 3
+	JobProxy    = "proxy"    // messages on 3
 )
 
 const (
