@@ -64,6 +64,9 @@ func checkNames(c *checker) {
 			c.add(d.WithHint("write network.resolver: true"))
 		}
 	}
+	for _, it := range c.HTTP.Reached() {
+		names = names || it.V.NamesHost()
+	}
 	if n.Private.V && !names {
 		c.warnf(n.Private.Origin, "no-effect", "no rule names a host")
 	}
@@ -82,10 +85,15 @@ func checkHostsFile(c *checker) {
 			return it.V.Kind == policy.TargetHost && !strings.HasPrefix(it.V.Host, ir.Wildcard)
 		}
 		i := slices.IndexFunc(n.Allow.Items, named)
-		if i < 0 || n.Resolver.V {
+		j := slices.IndexFunc(c.HTTP.Reached(), func(it policy.Val[policy.HTTPRule]) bool { return it.V.NamesHost() })
+		switch {
+		case n.Resolver.V || i < 0 && j < 0:
 			return
+		case i >= 0:
+			pinned = n.Allow.Items[i].Origin
+		default:
+			pinned = c.HTTP.Reached()[j].Origin
 		}
-		pinned = n.Allow.Items[i].Origin
 	}
 	fs := &c.Filesystem
 	for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write} {

@@ -106,6 +106,12 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// NamesHost reports whether the rule is about a host by its name.
+func (r *HTTPRule) NamesHost() bool {
+	_, err := netip.ParseAddr(r.Host)
+	return r.Host != "*" && err != nil
+}
+
 // String returns the rule as policies write it; parsing it gives the same rule.
 func (r HTTPRule) String() string {
 	host := r.Host
