@@ -46,10 +46,24 @@ func (s *sandbox) startResolver() error {
 	return nil
 }
 
-// endResolver ends it. It may be called again.
-func (s *sandbox) endResolver() {
+// hangHelpers has the helpers that run beside the sandbox end, without waiting.
+func (s *sandbox) hangHelpers() {
+	if s.resolver != nil {
+		s.resolver.Hang()
+	}
+	if s.proxy != nil {
+		s.proxy.Hang()
+	}
+}
+
+// endHelpers ends them and waits. It may be called again.
+func (s *sandbox) endHelpers() {
+	s.hangHelpers()
 	if s.resolver != nil {
 		s.resolver.End()
+	}
+	if s.proxy != nil {
+		s.proxy.end()
 	}
 }
 

@@ -131,11 +131,9 @@ func (r *running) serve() (Result, error) {
 		r.life.killAll() // an unanswered call would hang its caller for ever
 	}
 	r.handlers.close()
-	if r.s.resolver != nil {
-		r.s.resolver.Hang()
-	}
+	r.s.hangHelpers()
 	result := r.life.finish()
-	r.s.endResolver() // its number is its own until all others are gone, see family
+	r.s.endHelpers() // their numbers are their own until all others are gone, see family
 	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
 		return Result{}, r.s.startFailure(failure)
 	}

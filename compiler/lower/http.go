@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 var httpFields = []string{"http"}
@@ -54,6 +56,7 @@ func HTTP(u *Unit) {
 	}
 	if len(h.InjectCA) > 0 {
 		trapOpens(u, "http.inject_ca: a file with the certificate may be opened", h.InjectCA[0].Origin, true)
+		trapStats(u, "http.inject_ca: the size of a file with the certificate may be asked for", h.InjectCA[0].Origin)
 	}
 }
 
@@ -130,6 +133,18 @@ func httpReach(u *Unit) []ir.NetRule {
 		rules = append(rules, r)
 	}
 	return rules
+}
+
+// trapStats has the calls notified that tell of a file by its path. Of an open file the kernel tells what is so.
+func trapStats(u *Unit, reason string, origin ir.OriginRef) {
+	const emptyPath = 0x1000 // AT_EMPTY_PATH
+	byDescriptor := func(flags uint8) []ir.Clause {
+		return []ir.Clause{settled("of a descriptor", cond(flags, ir.OpSet, low, emptyPath))}
+	}
+	u.Filter.Traps = append(u.Filter.Traps,
+		seccomp.Trap{Names: []string{"newfstatat"}, Reason: reason, Origin: origin, Clauses: byDescriptor(3)},
+		seccomp.Trap{Names: []string{"statx"}, Reason: reason, Origin: origin, Clauses: byDescriptor(2)},
+		seccomp.Trap{Arch: abi.AMD64, Names: []string{"stat", "lstat"}, Reason: reason, Origin: origin})
 }
 
 // httpNames are the names in rules about requests: a request for one of them must go to where the name leads.

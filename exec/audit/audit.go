@@ -25,7 +25,7 @@ type Line struct {
 	Time     string `json:"time"` // RFC 3339 with nanoseconds, UTC
 	Artifact string `json:"artifact"`
 	Policy   string `json:"policy"`
-	Event    string `json:"event"` // start, held, denied, limit, observed, error, timeout, exit, suppressed
+	Event    string `json:"event"` // start, held, denied, request, limit, observed, error, timeout, exit, suppressed
 
 	PID     int    `json:"pid,omitempty"`
 	Parent  int    `json:"parent,omitempty"`
@@ -39,11 +39,27 @@ type Line struct {
 	Rule    string `json:"rule,omitempty"`
 	Origin  string `json:"origin,omitempty"`
 
+	HTTP *HTTP `json:"http,omitempty"`
+
 	Argv     []string `json:"argv,omitempty"`
 	Code     *int     `json:"code,omitempty"`
 	Millis   *int64   `json:"duration_ms,omitempty"`
 	Count    int      `json:"count,omitempty"` // events that "suppressed" stands for
 	Detached int      `json:"killed_descendants,omitempty"`
+}
+
+// HTTP is a request of the sandbox that the proxy has answered or passed on.
+type HTTP struct {
+	Protocol   string `json:"protocol,omitempty"` // "http/1.0", "http/1.1", "h2"; "tls" for what was not decrypted
+	Method     string `json:"method,omitempty"`
+	Authority  string `json:"authority,omitempty"`
+	Path       string `json:"path,omitempty"`       // with the query, unless http.redact_query
+	Status     uint16 `json:"status,omitempty"`     // of the answer
+	Credential string `json:"credential,omitempty"` // that was added, by its name
+	Received   uint64 `json:"bytes_received"`       // of the request's body
+	Sent       uint64 `json:"bytes_sent"`           // of the answer's body
+	Upstream   string `json:"upstream,omitempty"`   // that the request went to
+	Micros     uint64 `json:"duration_us"`
 }
 
 // Log is an audit stream. A nil *Log discards everything. It is safe for use by several goroutines.

@@ -96,7 +96,7 @@ func (h *Handler) attemptUnix(s socket.Socket, pin kernel.Pin, to socket.Address
 	defer h.alarm.Clear()
 	blocks, flags, err := s.Blocks()
 	if err == nil && blocks {
-		err = attempt(&s, flags, &to)
+		_, err = attempt(&s, flags, &to)
 	} else if err == nil {
 		err = kernel.Connect(s.FD, to.Bytes())
 	}
