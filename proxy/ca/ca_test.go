@@ -584,7 +584,6 @@ func FuzzRead(f *testing.F) {
 	f.Add(certPEM(root), pkcs8(f, key))
 	f.Add(certPEM(below, root), pkcs8(f, other))
 	f.Add(certPEM(below, root), pkcs8(f, key))
-	f.Add(append(certPEM(root), pkcs8(f, key)...), append(certPEM(root), pkcs8(f, key)...))
 	f.Add([]byte(nil), []byte("-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n"))
 	now := time.Unix(2e9, 0)
 	f.Fuzz(func(t *testing.T, cert, keyPEM []byte) {
