@@ -8,6 +8,7 @@
 //
 //	sandlock-proxy resolve     names on standard input, hosts(5) on standard output (package lookup)
 //	sandlock-proxy resolver    a DNS resolver for one sandbox, told what to do on descriptor 3 (package resolver)
+//	sandlock-proxy proxy       an HTTP proxy for one sandbox, told what to do on descriptor 3 (package intercept)
 //
 // To add a job: a package in proxy/ with a function that runs it, a name in proxy/protocol, a line in jobs.
 package main
@@ -17,6 +18,7 @@ import (
 	"os"
 
 	"github.com/sandlock-go/sandlock/proxy/confine"
+	"github.com/sandlock-go/sandlock/proxy/intercept"
 	"github.com/sandlock-go/sandlock/proxy/lookup"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 	"github.com/sandlock-go/sandlock/proxy/resolver"
@@ -31,6 +33,7 @@ type job struct {
 var jobs = map[string]job{
 	protocol.JobLookup:   {3, runLookup},
 	protocol.JobResolver: {resolver.Descriptor + 1, runResolver},
+	protocol.JobProxy:    {intercept.Descriptor + 1, runProxy},
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -64,6 +67,13 @@ func runLookup() int {
 
 func runResolver() int {
 	if err := resolver.Run(resolver.Descriptor); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func runProxy() int {
+	if err := intercept.Run(intercept.Descriptor); err != nil {
 		return fail(err)
 	}
 	return 0

@@ -25,6 +25,8 @@ type Needs struct {
 	Read  []string // files; those that do not exist are left out
 	Ports []uint16 // TCP ports to connect to
 	Files uint64   // descriptors
+	// Given says that all sockets are given to the process: it makes none, connects none, accepts none, and opens no file.
+	Given bool
 }
 
 // CloseInherited closes what the executor's own parent left open: every descriptor from first on that the program was
@@ -52,6 +54,9 @@ func Enter(n Needs) error {
 	if err := kernel.HideSelf(); err != nil {
 		return err
 	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("limit core dumps: %w", err)
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n.Files, Max: n.Files}); err != nil {
 		return fmt.Errorf("limit open files: %w", err)
 	}
@@ -61,7 +66,7 @@ func Enter(n Needs) error {
 	if err := restrict(n); err != nil {
 		return fmt.Errorf("confine the helper: %w", err)
 	}
-	return filter()
+	return filter(n.Given)
 }
 
 func restrict(n Needs) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,25 +13,31 @@ import (
 	"github.com/sandlock-go/sandlock/ir/bpf"
 )
 
-// calls are what the Go runtime and package net make, those that wait often first. All others fail with EPERM.
-var calls = []string{
-	"futex", "epoll_pwait", "epoll_wait", "read", "write", "recvmsg", "recvfrom", "accept4", "connect",
-	"bind", "close", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "epoll_ctl", "epoll_create1",
-	"eventfd2", "fcntl", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "sched_yield", "getrandom", "mmap",
-	"munmap", "mprotect", "madvise", "brk", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
-	"exit", "exit_group", "restart_syscall", "set_robust_list", "rseq", "sched_getaffinity", "uname", "poll", "ppoll",
-	"timer_create", "timer_settime", "timer_delete",
-	// Files: which, Landlock says.
-	"openat", "newfstatat", "fstat", "lseek", "pread64", "readlinkat", "getdents64",
-}
+// What the Go runtime and package net call, what waits often first. All other calls fail with EPERM.
+var (
+	calls = []string{
+		"futex", "epoll_pwait", "epoll_wait", "read", "write", "recvmsg", "recvfrom",
+		"close", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "epoll_ctl", "epoll_create1",
+		"eventfd2", "fcntl", "nanosleep", "clock_nanosleep", "clock_gettime", "gettimeofday", "sched_yield", "getrandom", "mmap",
+		"munmap", "mprotect", "madvise", "brk", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
+		"exit", "exit_group", "restart_syscall", "set_robust_list", "rseq", "sched_getaffinity", "uname", "poll", "ppoll",
+		"timer_create", "timer_settime", "timer_delete",
+	}
+	// own are for those that make sockets, and read files: which, Landlock says.
+	own = []string{
+		"accept4", "connect", "bind", "openat", "newfstatat", "fstat", "lseek", "pread64", "readlinkat", "getdents64",
+	}
+	// given are for those whose sockets are given, and who pass bytes from one to another.
+	given = []string{"writev", "splice", "pipe2"}
+)
 
 // filter installs the filter on every thread.
-func filter() error {
+func filter(socketsGiven bool) error {
 	arch, ok := abi.ParseArch(runtime.GOARCH)
 	if !ok {
 		return fmt.Errorf("no filter for %s", runtime.GOARCH)
 	}
-	program := bpf.Encode(program(arch, uint32(os.Getpid())))
+	program := bpf.Encode(program(arch, uint32(os.Getpid()), socketsGiven))
 	if err := bpf.Verify(program, arch); err != nil {
 		return err
 	}
@@ -41,7 +48,7 @@ func filter() error {
 	return kernel.FilterProcess(f, 0)
 }
 
-func program(arch abi.Arch, pid uint32) []bpf.Insn {
+func program(arch abi.Arch, pid uint32, socketsGiven bool) []bpf.Insn {
 	ret := func(r bpf.Return) bpf.Insn { return bpf.Insn{Code: bpf.Ret, K: uint32(r)} }
 	allow, refuse := ret(bpf.RetAllow), ret(bpf.RetErrno|bpf.Return(unix.EPERM))
 	arg := func(i uint32) bpf.Insn { return bpf.Insn{Code: bpf.LdAbs, K: bpf.OffArgs + 8*i} }
@@ -57,7 +64,11 @@ func program(arch abi.Arch, pid uint32) []bpf.Insn {
 			p = append(append(p, bpf.Insn{Code: bpf.Jeq, K: nr, JF: uint8(len(then))}), then...)
 		}
 	}
-	for _, name := range calls {
+	more := own
+	if socketsGiven {
+		more = given
+	}
+	for _, name := range slices.Concat(calls, more) {
 		when(name, allow)
 	}
 	// TCP fast open connects by sending, past Landlock.
@@ -66,6 +77,9 @@ func program(arch abi.Arch, pid uint32) []bpf.Insn {
 	when("sendmsg", arg(2), fastOpen, refuse, allow)
 	when("clone", arg(0), bpf.Insn{Code: bpf.Jset, K: unix.CLONE_THREAD, JF: 1}, allow, refuse)
 	when("tgkill", arg(0), bpf.Insn{Code: bpf.Jeq, K: pid, JF: 1}, allow, refuse) // how the runtime preempts
+	if socketsGiven {
+		return append(p, refuse)
+	}
 	when("socket",
 		arg(0), bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET, JT: 1}, bpf.Insn{Code: bpf.Jeq, K: unix.AF_INET6, JF: 9},
 		arg(1), bpf.Insn{Code: bpf.And, K: 0xff},

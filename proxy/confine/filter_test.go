@@ -12,7 +12,7 @@ import (
 func TestFilter(t *testing.T) {
 	const pid = 42
 	for _, arch := range abi.Arches {
-		insns := program(arch, pid)
+		insns := program(arch, pid, false)
 		if err := bpf.Verify(bpf.Encode(insns), arch); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,202 @@
+package intercept
+
+import (
+	"cmp"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/query"
+)
+
+// refusal is an answer of our own.
+type refusal struct {
+	status int
+	kind   string // error type of Proxy-Status (RFC 9209 §2.3)
+	reason string
+	denied bool // by the policy, or for the request's form
+	rule   *ir.HTTPRule
+	told   string // what the record says, if it is not reason
+	close  bool
+}
+
+const (
+	kindDenied    = "http_request_denied"
+	kindMalformed = "http_request_error"
+
+	reasonElsewhere = "host does not lead to where the connection goes"
+)
+
+func malformed(status int, reason string) *refusal {
+	return &refusal{status: status, kind: kindMalformed, reason: reason, denied: true}
+}
+
+func denied(reason string) *refusal {
+	return &refusal{status: http.StatusForbidden, kind: kindDenied, reason: reason, denied: true}
+}
+
+// check decides about a request. What it finds out stands in x.
+func (x *exchange) check() *refusal {
+	for _, step := range []func() *refusal{x.checkForm, x.checkAuthority, x.checkDestination, x.checkRules, x.checkBody, x.checkCredential} {
+		if bad := step(); bad != nil {
+			return bad
+		}
+	}
+	return nil
+}
+
+// checkForm is about what net/http has let through, and must not be sent on.
+func (x *exchange) checkForm() *refusal {
+	r := x.request
+	if x.s.strict != nil {
+		if bad := x.s.strict.Refusal(int(x.s.requests.Add(1))); bad != nil {
+			x.unknown = true
+			refused := malformed(bad.Status, bad.Reason)
+			refused.close = true
+			return refused
+		}
+	}
+	switch r.Method {
+	case http.MethodConnect, http.MethodTrace:
+		return malformed(http.StatusMethodNotAllowed, "method is not supported")
+	}
+	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
+	scheme := "http"
+	if x.s.decrypted {
+		scheme = "https"
+	}
+	switch {
+	case r.URL.Opaque != "" || r.URL.User != nil:
+		return malformed(http.StatusBadRequest, "malformed request target")
+	case r.URL.Scheme == "":
+	case x.s.strict == nil || r.URL.Scheme != scheme || r.URL.Host == "":
+		return malformed(http.StatusBadRequest, "request target is for another kind of connection")
+	default: // absolute form (RFC 9112 §3.2.2)
+		_, rest, _ := strings.Cut(x.path, "://")
+		slash := strings.IndexByte(rest, '/')
+		if slash < 0 {
+			x.path = "/"
+			break
+		}
+		x.path = rest[slash:]
+	}
+	// A space would end the request's target, and a fragment is none of the server's business.
+	for i := range len(x.query) {
+		if c := x.query[i]; c <= ' ' || c == 0x7f || c == '#' {
+			return malformed(http.StatusBadRequest, "byte in the query")
+		}
+	}
+	return nil
+}
+
+// checkAuthority finds the one host that the request is for.
+func (x *exchange) checkAuthority() *refusal {
+	r := x.request
+	host, port, err := query.ParseAuthority(r.Host)
+	if err != nil {
+		return malformed(http.StatusForbidden, err.Error())
+	}
+	for _, also := range r.Header["Host"] { // beside :authority (RFC 9113 §8.3.1)
+		if h, p, err := query.ParseAuthority(also); err != nil || h != host || p != port {
+			return malformed(http.StatusForbidden, "two hosts in one request")
+		}
+	}
+	x.host, x.authority = host, host
+	if strings.Contains(host, ":") {
+		x.authority = "[" + host + "]"
+	}
+	if port != 0 {
+		x.authority += ":" + strconv.Itoa(int(port))
+		if port != x.s.to.Port() {
+			return denied("port of the host is not where the connection goes")
+		}
+	}
+	return nil
+}
+
+func (x *exchange) checkDestination() *refusal {
+	if x.s.decrypted && x.host != x.s.server {
+		bad := denied("host is not the one of the TLS connection")
+		bad.status = http.StatusMisdirectedRequest
+		return bad
+	}
+	if !x.s.leadsTo(x.host) {
+		return denied(reasonElsewhere)
+	}
+	return nil
+}
+
+// overrides are headers by which some servers take a request for one of another method.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+func (x *exchange) checkRules() *refusal {
+	r := x.request
+	path, err := query.ParsePath(x.path)
+	if err != nil {
+		return malformed(http.StatusForbidden, err.Error())
+	}
+	x.canonical = path
+	if path.Forward == "*" && r.Method != http.MethodOptions {
+		return malformed(http.StatusBadRequest, "malformed request target")
+	}
+	if bad := x.ask(r.Method); bad != nil {
+		return bad
+	}
+	for _, name := range overrides {
+		for _, value := range r.Header[name] {
+			for method := range strings.SplitSeq(value, ",") {
+				if bad := x.ask(strings.ToUpper(strings.TrimSpace(method))); bad != nil {
+					bad.reason = name + ": " + bad.reason
+					return bad
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// ask asks the policy.
+func (x *exchange) ask(method string) *refusal {
+	ruling := x.s.p.rules.Decide(method, x.host, &x.canonical)
+	if ruling.Allowed {
+		if x.rule == nil {
+			x.rule = ruling.Rule
+		}
+		return nil
+	}
+	bad := denied(ruling.Reason)
+	bad.rule = ruling.Rule
+	if ruling.Rule != nil {
+		bad.told = ruling.Reason
+		bad.reason = cmp.Or(ruling.Rule.Reason, "a rule denies it")
+	}
+	return bad
+}
+
+func (x *exchange) checkBody() *refusal {
+	limit := x.s.p.limits.BodyBytes
+	if limit > 0 && x.request.ContentLength > 0 && uint64(x.request.ContentLength) > limit {
+		return tooLarge(limit)
+	}
+	return nil
+}
+
+func tooLarge(limit uint64) *refusal {
+	bad := malformed(http.StatusRequestEntityTooLarge, "body has more than "+strconv.FormatUint(limit, 10)+" bytes: http.limits")
+	bad.kind = kindDenied
+	bad.close = true
+	return bad
+}
+
+// checkCredential finds the credential that is added. It is checked last: only to what the rules allow.
+func (x *exchange) checkCredential() *refusal {
+	x.auth = x.s.p.rules.Auth(x.request.Method, x.host, &x.canonical)
+	if x.auth == nil {
+		return nil
+	}
+	if !x.s.decrypted && !x.auth.Plain {
+		return denied("credential " + x.auth.Credential + " is not sent unencrypted (http.auth: plain)")
+	}
+	return nil
+}
