@@ -219,10 +219,29 @@ func (s *sandbox) writeCA() error {
 	return nil
 }
 
-// Hang has the helper end.
-func (p *proxy) Hang() {
-	if p.helper != nil {
-		p.helper.Hang()
+// drainTime bounds how long the end of a run waits for what the helper still has to tell.
+const drainTime = time.Second
+
+// drain has the helper end, and takes what it still has to tell: of the last requests, whose clients have ended.
+func (p *proxy) drain() {
+	if p.helper.FD < 0 || unix.Shutdown(p.helper.FD, unix.SHUT_WR) != nil {
+		return
+	}
+	for end := time.Now().Add(drainTime); ; {
+		left := time.Until(end).Milliseconds()
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.helper.FD), Events: unix.POLLIN}}, int(max(left, 0))); n == 0 && err == nil {
+			return
+		}
+		m, err := p.helper.Receive()
+		if errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		if m, ok := m.(protocol.Access); ok {
+			p.log(&m)
+		}
 	}
 }
 

@@ -46,19 +46,8 @@ func (s *sandbox) startResolver() error {
 	return nil
 }
 
-// hangHelpers has the helpers that run beside the sandbox end, without waiting.
-func (s *sandbox) hangHelpers() {
-	if s.resolver != nil {
-		s.resolver.Hang()
-	}
-	if s.proxy != nil {
-		s.proxy.Hang()
-	}
-}
-
-// endHelpers ends them and waits. It may be called again.
+// endHelpers ends the helpers that run beside the sandbox, and waits. It may be called again.
 func (s *sandbox) endHelpers() {
-	s.hangHelpers()
 	if s.resolver != nil {
 		s.resolver.End()
 	}

@@ -131,8 +131,13 @@ func (r *running) serve() (Result, error) {
 		r.life.killAll() // an unanswered call would hang its caller for ever
 	}
 	r.handlers.close()
-	r.s.hangHelpers()
+	if r.s.resolver != nil {
+		r.s.resolver.Hang()
+	}
 	result := r.life.finish()
+	if r.s.proxy != nil {
+		r.s.proxy.drain()
+	}
 	r.s.endHelpers() // their numbers are their own until all others are gone, see family
 	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
 		return Result{}, r.s.startFailure(failure)

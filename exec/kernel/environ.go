@@ -5,15 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// WipeEnvironment overwrites the values of variables in the environment that this process was started with, which
-// /proc/PID/environ shows (proc_pid_environ(5)). What was read of them before, by package os, is the same memory.
+// WipeEnvironment overwrites the values of variables: in the environment that this process was started with, which
+// /proc/PID/environ shows (proc_pid_environ(5)), and where package os has them from, so that what was read of them before
+// is gone too. The variables are then unset.
 func WipeEnvironment(names []string) error {
 	if len(names) == 0 {
 		return nil
+	}
+	for _, name := range names {
+		if err := wipeString(os.Getenv(name)); err != nil {
+			return fmt.Errorf("variable %s: %w", name, err)
+		}
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
 	}
 	start, end, err := environmentArea()
 	if err != nil || start == end {
@@ -30,6 +42,21 @@ func WipeEnvironment(names []string) error {
 		}
 		area = rest
 	}
+	return nil
+}
+
+// wipeString overwrites a string, unless it lies in memory that cannot be written: then it is part of the program.
+func wipeString(s string) error {
+	if s == "" {
+		return nil
+	}
+	zeros := make([]byte, len(s))
+	local := []unix.Iovec{{Base: &zeros[0], Len: uint64(len(s))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(unsafe.StringData(s))), Len: len(s)}}
+	if _, err := unix.ProcessVMWritev(os.Getpid(), local, remote, 0); err != nil && !errors.Is(err, unix.EFAULT) {
+		return err
+	}
+	runtime.KeepAlive(s)
 	return nil
 }
 
