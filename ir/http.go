@@ -210,6 +210,9 @@ func (p *Program) checkHTTPRule(r *HTTPRule) error {
 	if err := checkText(r.Path); err != nil {
 		return fmt.Errorf("path %q: %w", r.Path, err)
 	}
+	if !isCleanHTTPPath(r.Path) {
+		return fmt.Errorf("path %q is not clean: no request would match it", r.Path)
+	}
 	if r.Opaque && (r.Method != "*" || r.Host == "*" || r.Path != "/" || !r.Prefix) {
 		return fmt.Errorf("%s: an opaque rule is about all of a named host", r.Describe())
 	}
@@ -219,6 +222,18 @@ func (p *Program) checkHTTPRule(r *HTTPRule) error {
 		}
 	}
 	return p.checkOrigin(r.Origin)
+}
+
+// isCleanHTTPPath reports whether a path is as those of requests are once they are read: without segments that mean another
+// path, an encoded slash in one spelling.
+func isCleanHTTPPath(path string) bool {
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		if s == "." || s == ".." || s == "" && i < len(segments)-1 || strings.Contains(s, "%2f") {
+			return false
+		}
+	}
+	return true
 }
 
 func checkHTTPHost(host string) error {

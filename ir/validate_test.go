@@ -207,6 +207,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"HTTP host", func(p *Program) { p.HTTP.Allow[0].Host = "A.test" }, "not a host name"},
 		{"HTTP address", func(p *Program) { p.HTTP.Allow[2].Host = "2001:DB8::1" }, "canonical form"},
 		{"HTTP path", func(p *Program) { p.HTTP.Allow[0].Path = "v1" }, `path "v1"`},
+		{"HTTP path that is not clean", func(p *Program) { p.HTTP.Deny[0].Path = "/a/../b" }, "not clean"},
 		{"opaque path", func(p *Program) { p.HTTP.Allow[1].Path = "/v1" }, "all of a named host"},
 		{"opaque deny", func(p *Program) { p.HTTP.Deny[0] = p.HTTP.Allow[1] }, "only allows"},
 		{"HTTP reason", func(p *Program) { p.HTTP.Deny[0].Reason = "a\nb" }, "control character"},
