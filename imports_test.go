@@ -81,6 +81,11 @@ var rules = []rule{
 		from: within("proxy/protocol"), forbid: ours(""),
 	},
 	{
+		// What says whether bytes are HTTP is read, and tested, by itself.
+		name: "the reader of HTTP/1 heads imports the standard library alone",
+		from: within("proxy/strict"), forbid: notStandard,
+	},
+	{
 		name: "DNS messages are the resolver's alone",
 		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
@@ -220,6 +225,12 @@ func foreign(prefix string) func(string, string) bool {
 	return func(_, imported string) bool { return beneath(imported, prefix) }
 }
 
+// notStandard holds for what has a domain in front, packages of this module included.
+func notStandard(_, imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return strings.Contains(first, ".")
+}
+
 // butFor is forbid without one package of this module.
 func butFor(pkg string, forbid func(string, string) bool) func(string, string) bool {
 	return func(from, imported string) bool { return imported != path.Join(module, pkg) && forbid(from, imported) }
@@ -277,6 +288,10 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 			"of the executor the helper has the adapter to the kernel alone: cmd/sandlock-proxy -> " + module + "/exec/supervise"},
 		{"protocol", graph{"proxy/protocol": {module + "/ir"}},
 			"the helper's protocol imports nothing of either side: proxy/protocol -> " + module + "/ir"},
+		{"reader of heads to ours", graph{"proxy/strict": {module + "/ir"}},
+			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> " + module + "/ir"},
+		{"reader of heads to others", graph{"proxy/strict": {"golang.org/x/net/http/httpguts"}},
+			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> golang.org/x/net/http/httpguts"},
 		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
 			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
@@ -299,6 +314,7 @@ func TestImportCheckerAllows(t *testing.T) {
 		"compiler/seccomp":          {"github.com/elastic/go-seccomp-bpf", module + "/ir/bpf"},
 		"exec/helper":               {module + "/proxy/protocol"},
 		"proxy/confine":             {module + "/exec/kernel"},
+		"proxy/strict":              {"net/netip", "sync"},
 		"proxy/resolver":            {"github.com/miekg/dns", module + "/proxy/protocol"},
 	}
 	if got := check(allowed, rules); len(got) > 0 {
