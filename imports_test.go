@@ -81,6 +81,11 @@ var rules = []rule{
 		from: within("proxy/protocol"), forbid: ours(""),
 	},
 	{
+		// What has keys and secrets in its hands is to be read on its own.
+		name: "keys and secrets know the helper's protocol alone",
+		from: within("proxy/ca", "proxy/credential"), forbid: butFor("proxy/protocol", ours("")), reach: true,
+	},
+	{
 		name: "DNS messages are the resolver's alone",
 		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
@@ -277,6 +282,8 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 			"of the executor the helper has the adapter to the kernel alone: cmd/sandlock-proxy -> " + module + "/exec/supervise"},
 		{"protocol", graph{"proxy/protocol": {module + "/ir"}},
 			"the helper's protocol imports nothing of either side: proxy/protocol -> " + module + "/ir"},
+		{"secrets", graph{"proxy/credential": {module + "/exec/kernel"}},
+			"keys and secrets know the helper's protocol alone: proxy/credential -> " + module + "/exec/kernel"},
 		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
 			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
@@ -299,6 +306,7 @@ func TestImportCheckerAllows(t *testing.T) {
 		"compiler/seccomp":          {"github.com/elastic/go-seccomp-bpf", module + "/ir/bpf"},
 		"exec/helper":               {module + "/proxy/protocol"},
 		"proxy/confine":             {module + "/exec/kernel"},
+		"proxy/ca":                  {module + "/proxy/protocol"},
 		"proxy/resolver":            {"github.com/miekg/dns", module + "/proxy/protocol"},
 	}
 	if got := check(allowed, rules); len(got) > 0 {
