@@ -40,7 +40,7 @@ type HTTPRule struct {
 	_      struct{} `cbor:",toarray"`
 	Method string   // upper case; "*" any
 	Host   string   // "*" any
-	Path   string   // percent-decoded, lexically clean, begins with "/"
+	Path   string   // percent-decoded but for %2F, lexically clean, begins with "/"
 	Prefix bool     // matches everything that begins with Path, and Path without its final slash
 	Opaque bool     // TLS is passed on as it is, by its server name: only for any method and every path of a named host
 	Reason string   // for whom the rule refuses; "" = none
@@ -368,7 +368,8 @@ func escapePath(path string) string {
 	for i := range len(path) {
 		c := path[i]
 		alnum := '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
-		if alnum || strings.IndexByte("-._~!$&'()+,;=:@/", c) >= 0 {
+		// An encoded slash is kept as it is by paths, which hold no other escapes.
+		if alnum || strings.HasPrefix(path[i:], "%2F") || strings.IndexByte("-._~!$&'()+,;=:@/", c) >= 0 {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)

@@ -1,6 +1,8 @@
 package query
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -35,6 +37,8 @@ func Event(p *ir.Program, arch abi.Arch, t *ir.Test) (Ruling, error) {
 		return socketEvent(p, f, t.Target, abi.NetBindTCP, "bind", "listen")
 	case ir.TestSyscall:
 		return call(f, t)
+	case ir.TestHTTP:
+		return request(&p.HTTP, t.Target)
 	}
 	return Ruling{}, fmt.Errorf("event kind %d is unknown", t.Kind)
 }
@@ -149,6 +153,11 @@ func connect(p *ir.Program, protocol ir.Protocols, host string, port uint16) Rul
 		return ByLandlock(&p.Landlock, protocol, port)
 	}
 	w := NewNetwork(n, n.Fixed, func(string) (uint16, bool) { return 0, false })
+	if w.passesBy(protocol, port) {
+		r := passesProxyBy(port)
+		r.Origin = p.HTTP.Origin
+		return r
+	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		r := w.Ask(protocol, netip.AddrPortFrom(addr, port))
 		if n.Resolver && port == portDNS && !r.Allowed {
@@ -244,6 +253,37 @@ func splitAddress(target string) (proto, host string, port uint16, err error) {
 		return "", "", 0, fmt.Errorf("address %q: %q is not a port", target, text)
 	}
 	return proto, host, uint16(n), nil
+}
+
+// request decides about "GET example.com/path".
+func request(h *ir.HTTP, target string) (Ruling, error) {
+	if !h.On() {
+		return Ruling{}, errors.New("the policy has no rules about requests")
+	}
+	method, rest, ok := strings.Cut(target, " ")
+	rest = strings.TrimLeft(rest, " ")
+	if !ok || method == "" {
+		return Ruling{}, fmt.Errorf("request %q is not a method and a host with a path", target)
+	}
+	host, path := rest, "/"
+	if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+		host, path = rest[:slash], rest[slash:]
+	}
+	host, err := CanonicalHost(host)
+	if err != nil {
+		return Ruling{}, fmt.Errorf("request %q: %w", target, err)
+	}
+	path, _, _ = strings.Cut(path, "?")
+	parsed, err := ParsePath(path)
+	if err != nil {
+		return Ruling{Reason: err.Error(), Origin: h.Origin}, nil // as the proxy answers
+	}
+	d := NewHTTP(h).Decide(strings.ToUpper(method), host, &parsed)
+	r := Ruling{Allowed: d.Allowed, Reason: d.Reason, Origin: h.Origin}
+	if rule := cmp.Or(d.Rule, d.Closest); rule != nil {
+		r.Rule, r.Origin = rule.Describe(), rule.Origin
+	}
+	return r, nil
 }
 
 // call decides about a system call with arguments; those not given are 0.

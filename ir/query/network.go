@@ -3,6 +3,7 @@ package query
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
@@ -120,6 +121,9 @@ func (w *Network) Decide(protocol ir.Protocols, to netip.AddrPort) (allowed bool
 	if p < 0 || !to.IsValid() {
 		return false, NoMatch
 	}
+	if w.passesBy(protocol, to.Port()) {
+		return false, NoMatch
+	}
 	addr, port := Canonical(to.Addr()), to.Port()
 	rule = w.tables[p].find(addr, port)
 	if w.net.Destinations == ir.DestinationsDenied {
@@ -134,8 +138,17 @@ func (w *Network) Decide(protocol ir.Protocols, to netip.AddrPort) (allowed bool
 	return rule != NoMatch, rule
 }
 
+// passesBy reports whether datagrams to a port would pass the HTTP proxy by. They are refused whatever rules say: a client
+// whose QUIC fails tries TCP.
+func (w *Network) passesBy(protocol ir.Protocols, port uint16) bool {
+	return protocol == ir.UDP && w.net.Intercepts(port)
+}
+
 // Among is Decide for an address that is known to belong to some of the rules (see [Network.NameRules]).
 func (w *Network) Among(rules []int, protocol ir.Protocols, port uint16) (allowed bool, rule int) {
+	if w.passesBy(protocol, port) {
+		return false, NoMatch
+	}
 	for _, i := range rules {
 		if w.net.Rules[i].Protocols&protocol != 0 && w.namesPort(i, port) {
 			return true, i
@@ -248,6 +261,9 @@ func MatchName(rule, name string) bool {
 
 // Ask is Decide with the answer in words.
 func (w *Network) Ask(protocol ir.Protocols, to netip.AddrPort) Ruling {
+	if w.passesBy(protocol, to.Port()) {
+		return passesProxyBy(to.Port())
+	}
 	allowed, rule := w.Decide(protocol, to)
 	return w.ruling(allowed, rule, func(_ *ir.NetRule, i int) (target, port bool) {
 		return w.targets(i, Canonical(to.Addr())), w.namesPort(i, to.Port())
@@ -256,6 +272,9 @@ func (w *Network) Ask(protocol ir.Protocols, to netip.AddrPort) Ruling {
 
 // AskName answers for a name whose addresses are not known, as far as rules name it.
 func (w *Network) AskName(protocol ir.Protocols, name string, port uint16) Ruling {
+	if w.passesBy(protocol, port) {
+		return passesProxyBy(port)
+	}
 	rule := NoMatch
 	for i := range w.net.Rules {
 		r := &w.net.Rules[i]
@@ -269,6 +288,10 @@ func (w *Network) AskName(protocol ir.Protocols, name string, port uint16) Rulin
 	return w.ruling(allowed, rule, func(r *ir.NetRule, i int) (target, ported bool) {
 		return r.Kind == ir.TargetAny || r.Kind == ir.TargetHost && MatchName(r.Target, name), w.namesPort(i, port)
 	}, protocol)
+}
+
+func passesProxyBy(port uint16) Ruling {
+	return Ruling{Reason: "requests to port " + strconv.Itoa(int(port)) + " go through the proxy; QUIC would pass it by"}
 }
 
 func (w *Network) ruling(allowed bool, rule int, match func(r *ir.NetRule, i int) (target, port bool), protocol ir.Protocols) Ruling {

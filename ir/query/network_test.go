@@ -2,9 +2,11 @@ package query_test
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 	"github.com/sandlock-go/sandlock/ir/query"
 )
 
@@ -179,6 +181,54 @@ func TestIsPrivate(t *testing.T) {
 	} {
 		if got := query.IsPrivate(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: %v", addr, got)
+		}
+	}
+}
+
+// UDP to a port whose TCP connections lead to the proxy is refused whatever the rules say; TCP is as they say.
+func TestInterceptedDatagrams(t *testing.T) {
+	anything := ir.NetRule{Protocols: ir.TCP | ir.UDP, Kind: ir.TargetAny}
+	for _, n := range []ir.Net{
+		{Destinations: ir.DestinationsAllowed, Rules: []ir.NetRule{anything}},
+		{Destinations: ir.DestinationsDenied},
+	} {
+		n.Intercepted = []uint16{80, 443}
+		p := program()
+		p.Net, p.HTTP = n, ir.HTTP{Allow: httpRules("* */*"), Origin: 3}
+		for i := range p.Seccomp.Filters {
+			for nr := range p.Seccomp.Filters[i].Table {
+				p.Seccomp.Filters[i].Table[nr].Action = ir.Allow
+			}
+		}
+		w := query.NewNetwork(&n, n.Fixed, func(string) (uint16, bool) { return 0, false })
+		for _, tc := range []struct {
+			protocol ir.Protocols
+			port     uint16
+			allowed  bool
+		}{{ir.TCP, 443, true}, {ir.UDP, 443, false}, {ir.UDP, 80, false}, {ir.UDP, 444, true}, {ir.TCP, 80, true}} {
+			want := "requests to port " + strconv.Itoa(int(tc.port)) + " go through the proxy; QUIC would pass it by"
+			for _, host := range []string{"192.0.2.1", "::1", "::ffff:192.0.2.1"} {
+				to := netip.AddrPortFrom(netip.MustParseAddr(host), tc.port)
+				allowed, rule := w.Decide(tc.protocol, to)
+				if r := w.Ask(tc.protocol, to); allowed != tc.allowed || r.Allowed != allowed || !allowed && (rule != query.NoMatch || r.Reason != want) {
+					t.Errorf("%d: %s %s: %v by %d, in words %+v", n.Destinations, tc.protocol, to, allowed, rule, r)
+				}
+			}
+			if r := w.AskName(tc.protocol, "a.example", tc.port); r.Allowed != tc.allowed || !r.Allowed && r.Reason != want {
+				t.Errorf("%d: %s by name, port %d: %+v", n.Destinations, tc.protocol, tc.port, r)
+			}
+			if len(n.Rules) > 0 {
+				if allowed, _ := w.Among([]int{0}, tc.protocol, tc.port); allowed != tc.allowed {
+					t.Errorf("%s port %d among rules: %v", tc.protocol, tc.port, allowed)
+				}
+			}
+			for _, host := range []string{"a.example", "192.0.2.1", "[::1]"} {
+				target := tc.protocol.String() + " " + host + ":" + strconv.Itoa(int(tc.port))
+				r, err := query.Event(p, abi.AMD64, &ir.Test{Kind: ir.TestConnect, Target: target})
+				if err != nil || r.Allowed != tc.allowed || !r.Allowed && (r.Reason != want || r.Origin != 3) {
+					t.Errorf("%d: connect %s: %+v (%v)", n.Destinations, target, r, err)
+				}
+			}
 		}
 	}
 }

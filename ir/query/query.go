@@ -8,8 +8,8 @@
 // It is pure: it reads no files, makes no system calls, keeps no state, and trusts that [ir.Program.Validate] has
 // accepted the program. It must never guess: what a program does not settle is denied.
 //
-// Read next: syscall.go (the decision table of the seccomp filter), event.go (files, ports and calls as tests and
-// explanations ask about them).
+// Read next: syscall.go (the decision table of the seccomp filter), network.go (destinations), http.go (requests),
+// http_path.go (what a request's path may mean), event.go (events as tests and explanations ask about them).
 package query
 
 import "errors"
