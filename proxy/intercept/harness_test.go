@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -24,6 +25,7 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/load"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/query"
+	"github.com/sandlock-go/sandlock/proxy/ca"
 	"github.com/sandlock-go/sandlock/proxy/confine"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
@@ -270,6 +272,18 @@ func (e *executor) serve() {
 	}
 }
 
+// fail has connecting fail in some places.
+func (e *executor) fail(how func(to netip.AddrPort) unix.Errno) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dialed = func(to netip.AddrPort) (*os.File, unix.Errno) {
+		if errno := how(to); errno != 0 {
+			return nil, errno
+		}
+		return connect(to)
+	}
+}
+
 func (e *executor) dial(id uint32, to netip.AddrPort) {
 	f, errno := e.dialed(to)
 	if errno != 0 {
@@ -281,10 +295,10 @@ func (e *executor) dial(id uint32, to netip.AddrPort) {
 
 // connect begins to connect, as the executor does.
 func connect(to netip.AddrPort) (*os.File, unix.Errno) {
-	family := unix.AF_INET
-	var address unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
-	if to.Addr().Is6() {
-		family, address = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	family := unix.AF_INET6
+	var address unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if to.Addr().Is4() {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -352,7 +366,8 @@ func (e *executor) record() (m protocol.Access) {
 	e.wait("record", func() bool { return len(e.accesses) > 0 })
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	m, e.accesses = e.accesses[0], slices.Delete(e.accesses, 0, 1)
+	m = e.accesses[0]
+	e.accesses = slices.Delete(e.accesses, 0, 1)
 	return m
 }
 
@@ -423,9 +438,21 @@ func (u *upstream) count() int {
 	return len(u.requests)
 }
 
-func newUpstream(t testing.TB, h http.HandlerFunc) *upstream { return startUpstream(t, h, false) }
+func newUpstream(t testing.TB, h http.HandlerFunc) *upstream { return startUpstream(t, h, nil) }
 
-func startUpstream(t testing.TB, h http.HandlerFunc, secure bool) *upstream {
+// secureUpstream has a certificate for every name, of an authority that it returns.
+func secureUpstream(t testing.TB, h http.HandlerFunc) (up *upstream, authority string) {
+	t.Helper()
+	issuer, err := ca.Ephemeral(ca.Config{Any: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startUpstream(t, h, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return issuer.Leaf(cmp.Or(hello.ServerName, "127.0.0.1"))
+	}}), string(issuer.PEM())
+}
+
+func startUpstream(t testing.TB, h http.HandlerFunc, secure *tls.Config) *upstream {
 	t.Helper()
 	u := &upstream{}
 	if h == nil {
@@ -445,9 +472,10 @@ func startUpstream(t testing.TB, h http.HandlerFunc, secure bool) *upstream {
 			u.mu.Unlock()
 		}
 	}
-	if secure {
-		u.EnableHTTP2 = true
+	if secure != nil {
+		u.EnableHTTP2, u.TLS = true, secure
 		u.StartTLS()
+		u.TLS.Certificates = nil // httptest's own
 	} else {
 		u.Start()
 	}
