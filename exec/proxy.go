@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -460,23 +459,23 @@ func connect(to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// log writes a request to the audit stream.
+// log records a request.
 func (p *proxy) log(m *protocol.Access) {
-	line := audit.Line{
-		Event: "request", Verdict: "allowed", Reason: m.Reason, Rule: m.Rule, Origin: where(p.s.program, ir.OriginRef(m.Origin)),
-		HTTP: &audit.HTTP{
+	e := supervise.Event{
+		Kind: "request", Verdict: "allowed", Reason: m.Reason, Rule: m.Rule, Origin: where(p.s.program, ir.OriginRef(m.Origin)),
+		HTTP: &supervise.HTTP{
 			Protocol: m.Protocol, Method: m.Method, Authority: m.Authority, Path: m.Path, Status: m.Status, Credential: m.Credential,
 			Received: m.Received, Sent: m.Sent, Micros: m.Micros,
 		},
 	}
 	if m.Denied {
-		line.Event, line.Verdict = "denied", "refused"
+		e.Kind, e.Verdict = "denied", "refused"
 	}
 	if c, ok := p.open[m.Connection]; ok {
-		line.PID, line.Address = c.tid, "tcp "+c.destination.String()
+		e.PID, e.Address = c.tid, "tcp "+c.destination.String()
 	}
 	if m.Upstream.IsValid() {
-		line.HTTP.Upstream = m.Upstream.String()
+		e.HTTP.Upstream = m.Upstream.String()
 	}
-	p.s.options.Audit.Write(line)
+	p.journal.Record(e)
 }

@@ -194,6 +194,8 @@ func (j *journal) Record(e supervise.Event) {
 	if j.log == nil {
 		return
 	}
-	e.Command = kernel.CommandName(e.PID)
+	if e.HTTP == nil {
+		e.Command = kernel.CommandName(e.PID)
+	}
 	j.log.Record(e)
 }
