@@ -331,7 +331,6 @@ func helpersOf(parent int) (pids []int) {
 
 // The helper's ports are the sandbox's alone, and without the helper there are no names and no way around it.
 func Test_network_resolver_helper(t *testing.T) {
-	t.Parallel()
 	py := python(t)
 	exectest.Helper(t)
 	exectest.Lookup(t)
