@@ -70,14 +70,24 @@ func Test_time_start_and_deadlines(t *testing.T) {
 					}
 				})
 			}
-			t.Run(start[:4]+"_often", func(t *testing.T) {
-				t.Parallel()
-				for _, length := range []string{"200", "1900", "2500"} {
+		}
+	})
+}
+
+// A series of deadlines, each made from the last one. Alone: between one and the next there is little time to put back what
+// was changed.
+func Test_time_start_and_series_of_deadlines(t *testing.T) {
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		for _, start := range []string{"2000-06-15T08:00:00Z", "2100-06-15T08:00:00Z"} {
+			policy := b.Policy(b.Base(seeded(fmt.Sprintf("time_start: %q", start))))
+			for _, length := range []string{"200", "1900", "2500"} {
+				t.Run(start[:4]+"_"+length, func(t *testing.T) {
 					if got, want := b.In(t).Attempt(policy, "wait-often", "50", length), "value waited=true kept=true"; got != want {
 						t.Errorf("every %s µs: %q, want %q", length, got, want)
 					}
-				}
-			})
+				})
+			}
 		}
 	})
 }
