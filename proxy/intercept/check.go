@@ -57,6 +57,9 @@ func (x *exchange) checkForm() *refusal {
 			return refused
 		}
 	}
+	if length, ok := r.Header["Content-Length"]; ok && x.s.strict == nil && (len(length) != 1 || length[0] != strconv.FormatInt(r.ContentLength, 10)) {
+		return malformed(http.StatusBadRequest, "Content-Length is not the length of the body") // RFC 9113 §8.1.1
+	}
 	switch r.Method {
 	case http.MethodConnect, http.MethodTrace:
 		return malformed(http.StatusMethodNotAllowed, "method is not supported")

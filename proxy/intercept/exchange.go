@@ -168,19 +168,18 @@ func (b *body) takeTrailer() {
 	}
 }
 
-// end records the exchange.
+// end records the exchange. A panic is a bug, and must not be the end of the process.
 func (x *exchange) end() {
 	problem := recover()
+	if problem != nil && problem != http.ErrAbortHandler && x.status == 0 && !x.upgraded {
+		x.refuse(&refusal{status: http.StatusBadGateway, kind: "proxy_internal_error", reason: "internal error", close: true})
+		problem = nil
+	}
 	if x.record.Denied || x.s.p.log {
 		x.report(problem != nil)
 	}
 	if problem != nil {
-		if problem != http.ErrAbortHandler && x.status == 0 && !x.upgraded {
-			x.Header().Set("Connection", "close")
-			x.refuse(&refusal{status: http.StatusBadGateway, kind: "proxy_internal_error", reason: "internal error"})
-			return
-		}
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // cuts the connection off, or the stream
 	}
 }
 

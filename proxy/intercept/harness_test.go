@@ -443,11 +443,16 @@ func newUpstream(t testing.TB, h http.HandlerFunc) *upstream { return startUpstr
 // secureUpstream has a certificate for every name, of an authority that it returns.
 func secureUpstream(t testing.TB, h http.HandlerFunc) (up *upstream, authority string) {
 	t.Helper()
+	return secureUpstreamOf(t, h, "h2", "http/1.1")
+}
+
+func secureUpstreamOf(t testing.TB, h http.HandlerFunc, protocols ...string) (up *upstream, authority string) {
+	t.Helper()
 	issuer, err := ca.Ephemeral(ca.Config{Any: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startUpstream(t, h, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return startUpstream(t, h, &tls.Config{NextProtos: protocols, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return issuer.Leaf(cmp.Or(hello.ServerName, "127.0.0.1"))
 	}}), string(issuer.PEM())
 }
@@ -473,7 +478,7 @@ func startUpstream(t testing.TB, h http.HandlerFunc, secure *tls.Config) *upstre
 		}
 	}
 	if secure != nil {
-		u.EnableHTTP2, u.TLS = true, secure
+		u.EnableHTTP2, u.TLS = slices.Contains(secure.NextProtos, "h2"), secure
 		u.StartTLS()
 		u.TLS.Certificates = nil // httptest's own
 	} else {

@@ -271,13 +271,17 @@ func TestProgram(t *testing.T) {
 	opaque := rule(t, "* c.test/*")
 	opaque.Opaque = true
 	h.Allow = append(h.Allow, opaque)
-	var stderr bytes.Buffer
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
 	var pid int
 	e := begin(t, settings{
 		http: h, log: true, secrets: map[string]string{"api": secretText, protocol.SecretUpstreamCA: issuer},
 		start: func(end *os.File, ended chan<- error) {
 			cmd := exec.Command(program, protocol.JobProxy)
-			cmd.ExtraFiles, cmd.Stderr = []*os.File{end}, &stderr
+			cmd.ExtraFiles, cmd.Stderr = []*os.File{end}, stderr
 			err := cmd.Start()
 			end.Close()
 			if err != nil {
@@ -310,7 +314,7 @@ func TestProgram(t *testing.T) {
 	if answer, err := http.ReadResponse(bufio.NewReader(socket), nil); err != nil || answer.StatusCode != 101 {
 		t.Errorf("got %v, %v", answer, err)
 	}
-	if stderr.Len() > 0 {
-		t.Errorf("it said %s", stderr.String())
+	if b, err := os.ReadFile(stderr.Name()); err != nil || len(b) > 0 {
+		t.Errorf("it said %q, %v", b, err)
 	}
 }
