@@ -86,6 +86,15 @@ var rules = []rule{
 		from: within("proxy/ca", "proxy/credential"), forbid: butFor("proxy/protocol", ours("")), reach: true,
 	},
 	{
+		// What says whether bytes are HTTP is read, and tested, by itself.
+		name: "the reader of HTTP/1 heads imports the standard library alone",
+		from: within("proxy/strict"), forbid: notStandard,
+	},
+	{
+		name: "the server and client of HTTP are the intercepting proxy's alone",
+		from: outside(within("proxy"), "proxy/intercept", "proxy/credential"), forbid: foreign("net/http"),
+	},
+	{
 		name: "DNS messages are the resolver's alone",
 		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
@@ -225,6 +234,12 @@ func foreign(prefix string) func(string, string) bool {
 	return func(_, imported string) bool { return beneath(imported, prefix) }
 }
 
+// notStandard holds for what has a domain in front, packages of this module included.
+func notStandard(_, imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return strings.Contains(first, ".")
+}
+
 // butFor is forbid without one package of this module.
 func butFor(pkg string, forbid func(string, string) bool) func(string, string) bool {
 	return func(from, imported string) bool { return imported != path.Join(module, pkg) && forbid(from, imported) }
@@ -284,6 +299,12 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 			"the helper's protocol imports nothing of either side: proxy/protocol -> " + module + "/ir"},
 		{"secrets", graph{"proxy/credential": {module + "/exec/kernel"}},
 			"keys and secrets know the helper's protocol alone: proxy/credential -> " + module + "/exec/kernel"},
+		{"reader of heads to ours", graph{"proxy/strict": {module + "/ir"}},
+			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> " + module + "/ir"},
+		{"reader of heads to others", graph{"proxy/strict": {"golang.org/x/net/http/httpguts"}},
+			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> golang.org/x/net/http/httpguts"},
+		{"HTTP in the resolver", graph{"proxy/resolver": {"net/http"}},
+			"the server and client of HTTP are the intercepting proxy's alone: proxy/resolver -> net/http"},
 		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
 			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
@@ -307,6 +328,8 @@ func TestImportCheckerAllows(t *testing.T) {
 		"exec/helper":               {module + "/proxy/protocol"},
 		"proxy/confine":             {module + "/exec/kernel"},
 		"proxy/ca":                  {module + "/proxy/protocol"},
+		"proxy/strict":              {"net/netip", "sync"},
+		"proxy/intercept":           {"net/http", module + "/ir", module + "/ir/query", module + "/proxy/strict"},
 		"proxy/resolver":            {"github.com/miekg/dns", module + "/proxy/protocol"},
 	}
 	if got := check(allowed, rules); len(got) > 0 {
