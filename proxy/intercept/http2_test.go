@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -100,6 +99,8 @@ func TestHTTP2Requests(t *testing.T) {
 			{"CONNECT", "405", []string{":method", "CONNECT", ":authority", "a.test:443"}},
 			{"WebSocket", "4xx", []string{":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "a.test", ":path", "/"}},
 			{"content-length", "4xx", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "content-length", "5"}},
+			{"imitated header", "400", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "content_length", "5"}},
+			{"imitated override", "403", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "x_http_method_override", "PUT"}},
 			{"denied", "403", []string{":method", "POST", ":scheme", "https", ":authority", "a.test", ":path", "/"}},
 		} {
 			before := to.count()
@@ -154,7 +155,7 @@ func TestPanic(t *testing.T) {
 	}
 	func() {
 		defer x.end()
-		panic(fmt.Sprint("bug"))
+		panic("bug")
 	}()
 	if answer.Code != 502 || answer.Header().Get("Connection") != "close" {
 		t.Errorf("got %d %v", answer.Code, answer.Header())

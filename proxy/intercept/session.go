@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,23 +175,20 @@ func (s *session) end() {
 // name that rules or the executor know must be known to lead there. Of any other name nobody knows where it leads, and
 // no rule is about it but those about every host.
 func (s *session) leadsTo(host string) bool {
+	if s.isKnownToLeadTo(host) {
+		return true
+	}
+	if _, err := netip.ParseAddr(host); err == nil || s.p.named[host] {
+		return false
+	}
+	return !slices.ContainsFunc(s.p.pinned, func(name string) bool { return query.MatchName(name, host) })
+}
+
+func (s *session) isKnownToLeadTo(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr == query.Canonical(s.to.Addr())
 	}
-	for _, name := range s.names {
-		if name == host {
-			return true
-		}
-	}
-	if s.p.named[host] {
-		return false
-	}
-	for _, name := range s.p.pinned {
-		if query.MatchName(name, host) {
-			return false
-		}
-	}
-	return true
+	return slices.Contains(s.names, host)
 }
 
 // refuse records that the connection was refused.

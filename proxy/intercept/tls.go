@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"syscall"
 
 	"github.com/sandlock-go/sandlock/ir/query"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
@@ -87,8 +88,7 @@ func (s *session) decrypt(name string, read []byte) bool {
 
 // refuseUnlessGone records a handshake that failed, if what failed is not the connection.
 func (s *session) refuseUnlessGone(name string, err error) {
-	var lost net.Error
-	if errors.Is(err, io.EOF) || errors.As(err, &lost) && lost.Timeout() {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || isTimeout(err) {
 		return
 	}
 	s.p.control.send(protocol.Access{
