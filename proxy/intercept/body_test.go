@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
 
 // A large body passes in both directions, and memory stays what it was.
@@ -54,4 +56,41 @@ func TestLargeBody(t *testing.T) {
 	if grown := int64(after.TotalAlloc - before.TotalAlloc); grown > 64<<20 {
 		t.Errorf("%d MiB were allocated for a body of %d MiB", grown>>20, size>>20)
 	}
+}
+
+// A body whose end is not where the client says is the end of the connection, and no request of the server's.
+func TestMalformedBodies(t *testing.T) {
+	complete := make(chan string, 10)
+	up := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			complete <- r.RequestURI
+		}
+	})
+	e := begin(t, settings{http: ir.HTTP{Allow: rules(t, "* a.test/*")}, log: true})
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: a.test\r\n\r\n"
+	for _, chunks := range []string{"-1\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\r\nhello!\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n", "ffffffffffffffff1\r\nx",
+		"5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n"} {
+		got, _ := raw(t, e.open(up.at, "a.test"), "POST /first HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"+chunks+hidden)
+		if len(got) != 1 || got[0] != 400 {
+			t.Errorf("%q: got %v", chunks, got)
+		}
+		if m := e.record(); !m.Denied || m.Status != 400 {
+			t.Errorf("%q: got %+v", chunks, m)
+		}
+	}
+	select {
+	case target := <-complete:
+		t.Errorf("the server has read all of %s", target)
+	default:
+	}
+}
+
+// A message without its descriptor is a connection that was refused.
+func TestConnectionWithoutDescriptor(t *testing.T) {
+	e := begin(t, settings{http: ir.HTTP{Allow: rules(t, "* a.test/*")}})
+	e.send(protocol.Connection{ID: 7, To: netip.MustParseAddrPort("127.0.0.1:80")})
+	if m := e.record(); !m.Denied || m.Reason == "" {
+		t.Errorf("got %+v", m)
+	}
+	e.wait("end", func() bool { return e.closed[7] })
 }

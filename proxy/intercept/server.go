@@ -3,6 +3,7 @@ package intercept
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -58,6 +59,15 @@ func (f *feed) Addr() net.Addr { return &net.TCPAddr{} }
 type served struct {
 	*strict.Conn
 	s *session
+}
+
+// Read notes that a body is malformed before net/http sees it, who takes it for the client's end.
+func (c *served) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, strict.ErrBody) {
+		c.s.malformed.Store(true)
+	}
+	return n, err
 }
 
 type sessionKey struct{}

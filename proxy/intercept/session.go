@@ -30,6 +30,7 @@ type session struct {
 	server    string       // whom the client takes itself to speak to, where it is decrypted
 	strict    *strict.Conn // nil with HTTP/2
 	requests  atomic.Int64
+	malformed atomic.Bool // what was read last is a malformed body
 
 	mu   sync.Mutex // held while a message about the session is queued, so that none follows Closed
 	over bool
@@ -51,10 +52,6 @@ func (w *wire) Close() error {
 
 // connection begins a session.
 func (p *proxy) connection(m protocol.Connection, fd int) {
-	if fd < 0 {
-		go p.control.send(protocol.Closed{Connection: m.ID})
-		return
-	}
 	s := &session{p: p, id: m.ID, to: m.To, names: m.Names, since: time.Now()}
 	go s.run(fd)
 }
@@ -73,6 +70,7 @@ func (p *proxy) admit(s *session) bool {
 func (s *session) run(fd int) {
 	conn, err := tcp(fd)
 	if err != nil {
+		s.refuse("", "", "no descriptor for the connection: "+err.Error())
 		s.end()
 		return
 	}
@@ -112,8 +110,15 @@ func (s *session) serve(conn net.Conn) bool {
 
 // tcp makes a connection of a TCP socket, and closes fd.
 func tcp(fd int) (*net.TCPConn, error) {
+	if fd < 0 {
+		return nil, unix.EMFILE
+	}
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
+	return asTCP(f)
+}
+
+func asTCP(f *os.File) (*net.TCPConn, error) {
 	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

@@ -120,15 +120,7 @@ func connected(ctx context.Context, fd int) (*net.TCPConn, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	if conn, ok := conn.(*net.TCPConn); ok {
-		return conn, nil
-	}
-	conn.Close()
-	return nil, errors.New("not a TCP socket")
+	return asTCP(f)
 }
 
 // isConnected reports whether waiting is over: the socket is connected, or failed (connect(2), EINPROGRESS).
