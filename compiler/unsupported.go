@@ -38,11 +38,7 @@ var gaps = []gap{
 	scalar("filesystem.on_error", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.OnError }, "abort"),
 	list("filesystem.protect", func(p *policy.Policy) policy.List[string] { return p.Filesystem.Protect }),
 
-	{"http", httpSection, ""},
-
 	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
-
-	{"tests.case.http", httpTests, ""},
 }
 
 // scalar is a gap of a field that is used when it has a value other than the neutral ones.
@@ -128,42 +124,4 @@ func showsProcesses(path string) bool {
 	entry, _, _ := strings.Cut(rest, "/")
 	_, err := strconv.ParseUint(entry, 10, 32)
 	return entry == "self" || entry == "thread-self" || strings.Contains(entry, "${") || err == nil
-}
-
-func httpSection(p *policy.Policy) []policy.Origin {
-	h := &p.HTTP
-	var uses []policy.Origin
-	for _, o := range [][]policy.Origin{
-		elements(h.Allow), elements(h.Deny), elements(h.Ports), elements(h.InjectCA), elements(h.Credentials), elements(h.Auth),
-	} {
-		uses = append(uses, o...)
-	}
-	for _, v := range []struct {
-		set    bool
-		origin policy.Origin
-	}{
-		{h.CA.Set, h.CA.Origin},
-		{h.Key.Set, h.Key.Origin},
-		{h.CAOut.Set, h.CAOut.Origin},
-		{h.Limits.HeaderBytes.Set, h.Limits.HeaderBytes.Origin},
-		{h.Limits.BodyBytes.Set, h.Limits.BodyBytes.Origin},
-		{h.Limits.Connections.Set, h.Limits.Connections.Origin},
-		{h.Limits.HeaderTime.Set, h.Limits.HeaderTime.Origin},
-		{h.Limits.Idle.Set, h.Limits.Idle.Origin},
-	} {
-		if v.set {
-			uses = append(uses, v.origin)
-		}
-	}
-	return uses
-}
-
-func httpTests(p *policy.Policy) []policy.Origin {
-	var uses []policy.Origin
-	for _, it := range p.Tests.Items {
-		if v := it.V.Case.HTTP; v.Set {
-			uses = append(uses, v.Origin)
-		}
-	}
-	return uses
 }

@@ -99,13 +99,9 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 func Missing(p *ir.Program, h kernel.Host) []string {
 	_, lacking := handledHere(&p.Landlock, h.LandlockABI)
 	lacking = append(unmet(p, h), lacking...)
-	if needsHelper(&p.Net) {
+	if field := needsHelper(p); field != "" {
 		program, err := helper.Find("")
 		if err != nil {
-			field := "names in network.allow"
-			if p.Net.Resolver {
-				field = "network.resolver"
-			}
 			return append(lacking, field+": "+err.Error())
 		}
 		program.Close()

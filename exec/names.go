@@ -37,6 +37,16 @@ func (p *pins) HostsFile() []byte {
 	return []byte(strings.Join(lines, ""))
 }
 
+// leadTo returns the names that lead to an address.
+func (p *pins) leadTo(a netip.Addr) (names []string) {
+	for _, name := range p.names {
+		if slices.ContainsFunc(p.addresses[name], func(b netip.Addr) bool { return query.Canonical(b) == a }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (p *pins) add(name string, addresses []netip.Addr) {
 	if _, known := p.addresses[name]; !known {
 		p.names = append(p.names, name)
@@ -61,13 +71,27 @@ func unresolved(n *ir.Net) (names []string, rules map[string]ir.OriginRef) {
 			rules[r.Target] = r.Origin
 		}
 	}
+	for _, named := range n.Named {
+		if _, seen := rules[named.Name]; !seen && n.Fixed(named.Name) == nil {
+			names = append(names, named.Name)
+			rules[named.Name] = named.Origin
+		}
+	}
 	return names, rules
 }
 
-// needsHelper reports whether a run needs the helper program.
-func needsHelper(n *ir.Net) bool {
-	names, _ := unresolved(n)
-	return n.Resolver || len(names) > 0
+// needsHelper returns the field of the policy for which a run needs the helper program, "" if there is none.
+func needsHelper(p *ir.Program) string {
+	names, _ := unresolved(&p.Net)
+	switch {
+	case p.HTTP.On():
+		return "http"
+	case p.Net.Resolver:
+		return "network.resolver"
+	case len(names) > 0:
+		return "names in network.allow"
+	}
+	return ""
 }
 
 // pinNames looks the names in rules up, each once. It must be called before this thread is confined, which a helper would
@@ -104,11 +128,16 @@ func (s *sandbox) pinNames() (problems []string) {
 // newPins puts the names in rules first, in their order, then those that only network.hosts has.
 func newPins(n *ir.Net, found map[string][]netip.Addr) *pins {
 	p := &pins{addresses: map[string][]netip.Addr{}}
+	var names []string
 	for i := range n.Rules {
-		if n.Rules[i].Kind != ir.TargetHost {
-			continue
+		if n.Rules[i].Kind == ir.TargetHost {
+			names = append(names, n.Rules[i].Target)
 		}
-		name := n.Rules[i].Target
+	}
+	for _, named := range n.Named {
+		names = append(names, named.Name)
+	}
+	for _, name := range names {
 		if fixed := n.Fixed(name); fixed != nil {
 			p.add(name, fixed)
 		} else if list := found[name]; list != nil {

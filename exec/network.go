@@ -9,10 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/handler/hosts"
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/handler/ports"
 	"github.com/sandlock-go/sandlock/exec/handler/rules"
+	"github.com/sandlock-go/sandlock/exec/handler/shown"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -113,6 +113,13 @@ func (s *sandbox) ownNet() (rights uint64) {
 
 // ownPorts grants the executor the ports to which it connects in place of the command.
 func (s *sandbox) ownPorts(own *kernel.Ruleset) (problems []string) {
+	if s.proxy != nil && s.reach.Handled.Net&^s.ownNet()&abi.NetConnectTCP != 0 {
+		for _, l := range s.proxy.listeners {
+			if err := own.AllowPort(l.at.Port(), abi.NetConnectTCP); err != nil {
+				problems = append(problems, fmt.Sprintf("confine the executor: connect to its own port: %v", err))
+			}
+		}
+	}
 	if s.net.Resolver && s.reach.Handled.Net&^s.ownNet()&abi.NetBindTCP != 0 {
 		// What is to talk to the resolver is bound to a port first, by which it is known there.
 		if err := own.AllowPort(0, abi.NetBindTCP); err != nil {
@@ -186,6 +193,11 @@ func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, lo
 			return table.Ask(protocol, to)
 		}
 	}
+	if s.proxy != nil {
+		if policy.Intercept, err = s.proxy.wire(loop, j); err != nil {
+			return fmt.Errorf("http: %w", err)
+		}
+	}
 	h, err := network.New(s.arch, policy, j)
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
@@ -205,9 +217,21 @@ func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 	if !s.showsHosts() {
 		return
 	}
-	h := hosts.New(s.arch, hosts.Config{Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
+	h := shown.New(s.arch, shown.Config{Name: "hosts", File: shown.Hosts, Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
 	limits.instead = append(limits.instead, h.Instead)
 	w.list = append(w.list, h)
+}
+
+// bundles wires what shows files of certificates with the proxy's own.
+func (s *sandbox) bundles(w *wired, limits *lowered, j supervise.Journal) {
+	if s.proxy == nil {
+		return
+	}
+	for _, b := range s.proxy.bundles {
+		h := shown.New(s.arch, shown.Config{Name: "certificates", File: b.path, Content: b.content, Grants: s.granted, Journal: j})
+		limits.instead = append(limits.instead, h.Instead)
+		w.list = append(w.list, h)
+	}
 }
 
 // byLandlock decides about a destination where the supervisor connects for another reason than destinations: TCP ports as

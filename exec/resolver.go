@@ -46,10 +46,13 @@ func (s *sandbox) startResolver() error {
 	return nil
 }
 
-// endResolver ends it. It may be called again.
-func (s *sandbox) endResolver() {
+// endHelpers ends the helpers that run beside the sandbox, and waits. It may be called again.
+func (s *sandbox) endHelpers() {
 	if s.resolver != nil {
 		s.resolver.End()
+	}
+	if s.proxy != nil {
+		s.proxy.end()
 	}
 }
 

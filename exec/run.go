@@ -35,6 +35,7 @@ type sandbox struct {
 	pins           *pins
 	learned        *learned         // what the resolver has found; nil without one
 	resolver       *helper.Resolver // nil where the policy has none
+	proxy          *proxy           // nil where the policy has none
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -86,7 +87,7 @@ func newSandbox(o Options) (*sandbox, error) {
 	if !ok {
 		return nil, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
-	if s.showsHosts() {
+	if s.showsHosts() || len(p.HTTP.InjectCA) > 0 {
 		s.needsRealPaths = true
 	}
 	return s, nil
@@ -110,6 +111,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if unbound = append(s.bindRules(), s.bindNet()...); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
+	if err := s.listen(); err != nil {
+		return nil, nil, &SetupError{[]string{err.Error()}}
+	}
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
@@ -127,6 +131,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if err := s.startResolver(); err != nil {
 		return nil, rs, &SetupError{[]string{err.Error()}}
 	}
+	if problems := s.startProxy(); len(problems) > 0 {
+		return nil, rs, &SetupError{problems}
+	}
 	return plan, rs, nil
 }
 
@@ -137,7 +144,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 	if err != nil {
 		return nil, &SetupError{[]string{err.Error()}}
 	}
-	env, err := environment(p, s.options.Environ, s.bound.lookup)
+	env, err := environment(p, withoutSecrets(s.options.Environ, &s.program.HTTP), s.bound.lookup)
 	if err != nil {
 		return nil, &SetupError{[]string{err.Error()}}
 	}

@@ -135,7 +135,10 @@ func (r *running) serve() (Result, error) {
 		r.s.resolver.Hang()
 	}
 	result := r.life.finish()
-	r.s.endResolver() // its number is its own until all others are gone, see family
+	if r.s.proxy != nil {
+		r.s.proxy.drain()
+	}
+	r.s.endHelpers() // their numbers are their own until all others are gone, see family
 	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
 		return Result{}, r.s.startFailure(failure)
 	}

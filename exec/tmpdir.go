@@ -11,7 +11,7 @@ import (
 
 // cleanUp removes what the run has made, once it is over.
 func (s *sandbox) cleanUp() {
-	s.endResolver()
+	s.endHelpers()
 	if err := s.removeGroup(); err != nil {
 		fmt.Fprintf(os.Stderr, "sandlock-exec: %v\n", err)
 	}

@@ -50,6 +50,7 @@ type wired struct {
 //	memory     mmap, brk and the other calls that ask for memory
 //	machine    sched_getaffinity, sysinfo, and opens of files that tell of the machine; all other opens are passed on
 //	hosts      opens of /etc/hosts; all other opens are passed on
+//	certificates  opens of files that show the proxy's certificate; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
 //	ports      bind; where ports are virtual also getsockname and getpeername
 //	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
@@ -112,6 +113,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		return w, err
 	}
 	s.hostsFile(&w, limits, j)
+	s.bundles(&w, limits, j)
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, grants, j))
 	}
@@ -192,6 +194,8 @@ func (j *journal) Record(e supervise.Event) {
 	if j.log == nil {
 		return
 	}
-	e.Command = kernel.CommandName(e.PID)
+	if e.HTTP == nil {
+		e.Command = kernel.CommandName(e.PID)
+	}
 	j.log.Record(e)
 }

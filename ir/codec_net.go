@@ -16,6 +16,7 @@ func (w *wire) net(n *Net) {
 	optUnsigned(m, 12, &n.UnixOrigin)
 	optUnsigned(m, 13, &n.RemapOrigin)
 	optList(m, 14, &n.Intercepted, unsigned[uint16])
+	optList(m, 15, &n.Named, (*wire).netName)
 	m.end()
 }
 
@@ -41,6 +42,12 @@ func (w *wire) netHost(h *NetHost) {
 	w.text(&h.Name)
 	list(w, &h.Addresses, (*wire).text)
 	unsigned(w, &h.Origin)
+}
+
+func (w *wire) netName(n *NetName) {
+	w.tuple(2)
+	w.text(&n.Name)
+	unsigned(w, &n.Origin)
 }
 
 func (w *wire) unixPath(u *UnixPath) {

@@ -29,6 +29,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.process()
 	d.filesystem()
 	d.network()
+	d.http()
 	d.limits()
 	d.determinism()
 	d.dynamicRules()

@@ -37,6 +37,7 @@ type programView struct {
 	Determinism determinismView   `json:"determinism"`
 	Rules       []ruleView        `json:"rules"`
 	Network     netView           `json:"network"`
+	HTTP        *httpView         `json:"http,omitempty"`
 }
 
 type targetView struct {
@@ -176,7 +177,7 @@ func (p *Program) view() programView {
 		Target:   targetView{Landlock: int(p.Target.LandlockABI), Backend: p.Target.Backend},
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
-		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(),
+		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(), HTTP: p.httpView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())

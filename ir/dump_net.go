@@ -1,6 +1,7 @@
 package ir
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -32,7 +33,7 @@ func (d *dumper) netRules() []row {
 	verb := map[Destinations]string{DestinationsAllowed: "connect", DestinationsDenied: "no connect"}[n.Destinations]
 	for i := range n.Rules {
 		r := &n.Rules[i]
-		rows = append(rows, row{cells: []string{verb, r.Describe(), n.lookup(r)}, origin: r.Origin})
+		rows = append(rows, row{cells: []string{verb, r.Describe(), joinNotes(n.lookup(r), derivedNote(r))}, origin: r.Origin})
 	}
 	for i := range n.DenyBind {
 		rows = append(rows, row{cells: []string{"no bind", "tcp " + n.DenyBind[i].String()}, origin: n.DenyBindOrigin})
@@ -40,6 +41,9 @@ func (d *dumper) netRules() []row {
 	for i := range n.Hosts {
 		h := &n.Hosts[i]
 		rows = append(rows, row{cells: []string{"host", h.Name + " = " + strings.Join(h.Addresses, " ")}, origin: h.Origin})
+	}
+	for i := range n.Named {
+		rows = append(rows, row{cells: []string{"name", n.Named[i].Name, "resolved at start; derived: for http"}, origin: n.Named[i].Origin})
 	}
 	if n.Private {
 		rows = append(rows, row{cells: []string{"names", "none may lead to a private address"}})
@@ -51,6 +55,18 @@ func (d *dumper) netRules() []row {
 		rows = append(rows, row{cells: []string{"ports", "virtual"}, origin: n.RemapOrigin})
 	}
 	return append(rows, d.unixRows()...)
+}
+
+// derivedNote marks what a rule about requests implies.
+func derivedNote(r *NetRule) string {
+	if r.Derived {
+		return "derived: for http"
+	}
+	return ""
+}
+
+func joinNotes(notes ...string) string {
+	return strings.Join(slices.DeleteFunc(notes, func(s string) bool { return s == "" }), "; ")
 }
 
 // lookup says where the addresses of a rule's name come from.
@@ -97,8 +113,9 @@ type netView struct {
 }
 
 type netRuleView struct {
-	Rule   string `json:"rule"`
-	Origin string `json:"origin,omitempty"`
+	Rule    string `json:"rule"`
+	Derived bool   `json:"derived,omitempty"`
+	Origin  string `json:"origin,omitempty"`
 }
 
 type hostView struct {
@@ -114,7 +131,7 @@ func (p *Program) netView() netView {
 		Rules:        []netRuleView{}, Hosts: []hostView{}, Private: n.Private, Resolver: n.Resolver, Unix: "none", PortRemap: n.PortRemap,
 	}
 	for i := range n.Rules {
-		v.Rules = append(v.Rules, netRuleView{n.Rules[i].Describe(), p.at(n.Rules[i].Origin)})
+		v.Rules = append(v.Rules, netRuleView{n.Rules[i].Describe(), n.Rules[i].Derived, p.at(n.Rules[i].Origin)})
 	}
 	for _, h := range n.Hosts {
 		v.Hosts = append(v.Hosts, hostView{h.Name, h.Addresses, p.at(h.Origin)})

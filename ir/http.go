@@ -126,9 +126,13 @@ func (h *HTTP) AnyHost() bool {
 	return slices.ContainsFunc(slices.Concat(h.Allow, h.Deny), func(r HTTPRule) bool { return r.Host == "*" })
 }
 
-// Hosts returns the names and addresses that rules speak of, each once, in their order.
+// Hosts returns the names and addresses that rules speak of, those about credentials included, each once, in their order.
 func (h *HTTP) Hosts() (names []string, addresses []netip.Addr) {
-	for _, r := range slices.Concat(h.Allow, h.Deny) {
+	rules := slices.Concat(h.Allow, h.Deny)
+	for i := range h.Auth {
+		rules = append(rules, h.Auth[i].Rule)
+	}
+	for _, r := range rules {
 		if r.Host == "*" {
 			continue
 		}
@@ -210,6 +214,9 @@ func (p *Program) checkHTTPRule(r *HTTPRule) error {
 	if err := checkText(r.Path); err != nil {
 		return fmt.Errorf("path %q: %w", r.Path, err)
 	}
+	if !isCleanHTTPPath(r.Path) {
+		return fmt.Errorf("path %q is not clean: no request would match it", r.Path)
+	}
 	if r.Opaque && (r.Method != "*" || r.Host == "*" || r.Path != "/" || !r.Prefix) {
 		return fmt.Errorf("%s: an opaque rule is about all of a named host", r.Describe())
 	}
@@ -219,6 +226,18 @@ func (p *Program) checkHTTPRule(r *HTTPRule) error {
 		}
 	}
 	return p.checkOrigin(r.Origin)
+}
+
+// isCleanHTTPPath reports whether a path is as those of requests are once they are read: without segments that mean another
+// path, an encoded slash in one spelling.
+func isCleanHTTPPath(path string) bool {
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		if s == "." || s == ".." || s == "" && i < len(segments)-1 || strings.Contains(s, "%2f") {
+			return false
+		}
+	}
+	return true
 }
 
 func checkHTTPHost(host string) error {
@@ -308,6 +327,8 @@ func (p *Program) checkHTTPAuth() error {
 		case err != nil:
 		case a.Rule.Opaque:
 			err = errors.New("nothing can be added to what is opaque")
+		case a.Rule.Host == "*":
+			err = errors.New("every host would be given the credential")
 		case a.Scheme < AuthBearer || a.Scheme > AuthQuery || (a.Scheme == AuthBearer) != (a.Name == ""):
 			err = fmt.Errorf("scheme %d with name %q", a.Scheme, a.Name)
 		case a.Scheme == AuthHeader && !isToken(a.Name):

@@ -33,6 +33,9 @@ type Net struct {
 	// Intercepted are the TCP ports, of any host, whose connections lead to the HTTP proxy once the destination is allowed;
 	// ascending. Nothing is sent to the same UDP ports: it would be QUIC, which the proxy does not see.
 	Intercepted []uint16 `cbor:"14,keyasint,omitempty"`
+	// Named are names that are looked up although no rule is about them: those that rules about requests name where Rules
+	// lists what may not be reached.
+	Named []NetName `cbor:"15,keyasint,omitempty"`
 }
 
 // Destinations says who decides where the sandbox may connect and send to.
@@ -110,6 +113,13 @@ type NetHost struct {
 	Origin    OriginRef
 }
 
+// NetName is a name.
+type NetName struct {
+	_      struct{} `cbor:",toarray"`
+	Name   string   // lower case, without final dot
+	Origin OriginRef
+}
+
 // UnixReach says which pathname UNIX sockets may be reached.
 type UnixReach uint8
 
@@ -141,9 +151,6 @@ func (n *Net) RestrictsDatagrams() bool {
 	if n.Destinations == DestinationsLandlock {
 		return false
 	}
-	if len(n.Intercepted) > 0 {
-		return true
-	}
 	var named, every Protocols
 	for i := range n.Rules {
 		r := &n.Rules[i]
@@ -153,15 +160,15 @@ func (n *Net) RestrictsDatagrams() bool {
 		}
 	}
 	if n.Destinations == DestinationsDenied {
-		return named&(UDP|ICMP) != 0
+		return named&(UDP|ICMP) != 0 || len(n.Intercepted) > 0
 	}
-	return n.Resolver || named&^every&(UDP|ICMP) != 0
+	return n.Resolver || len(n.Intercepted) > 0 && named&UDP != 0 || named&^every&(UDP|ICMP) != 0
 }
 
 // PinsNames reports whether names have fixed addresses, which the sandbox is to find in /etc/hosts. Names that its own resolver
 // answers for have none.
 func (n *Net) PinsNames() bool {
-	return len(n.Hosts) > 0 || !n.Resolver && slices.ContainsFunc(n.Rules, func(r NetRule) bool {
+	return len(n.Hosts)+len(n.Named) > 0 || !n.Resolver && slices.ContainsFunc(n.Rules, func(r NetRule) bool {
 		return r.Kind == TargetHost && !strings.HasPrefix(r.Target, Wildcard)
 	})
 }
@@ -240,6 +247,17 @@ func (p *Program) checkNet() error {
 	}
 	if err := n.checkIntercepted(); err != nil {
 		return err
+	}
+	if len(n.Named) > maxList || len(n.Named) > 0 && n.Destinations != DestinationsDenied {
+		return fmt.Errorf("%d names without a rule", len(n.Named))
+	}
+	for i := range n.Named {
+		if err := checkHostName(n.Named[i].Name); err != nil {
+			return fmt.Errorf("named[%d]: %w", i, err)
+		}
+		if err := p.checkOrigin(n.Named[i].Origin); err != nil {
+			return err
+		}
 	}
 	return p.checkRefs(map[string]OriginRef{
 		"rules": n.Origin, "deny_bind": n.DenyBindOrigin, "unix": n.UnixOrigin, "port_remap": n.RemapOrigin,

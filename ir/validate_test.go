@@ -207,6 +207,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"HTTP host", func(p *Program) { p.HTTP.Allow[0].Host = "A.test" }, "not a host name"},
 		{"HTTP address", func(p *Program) { p.HTTP.Allow[2].Host = "2001:DB8::1" }, "canonical form"},
 		{"HTTP path", func(p *Program) { p.HTTP.Allow[0].Path = "v1" }, `path "v1"`},
+		{"HTTP path that is not clean", func(p *Program) { p.HTTP.Deny[0].Path = "/a/../b" }, "not clean"},
 		{"opaque path", func(p *Program) { p.HTTP.Allow[1].Path = "/v1" }, "all of a named host"},
 		{"opaque deny", func(p *Program) { p.HTTP.Deny[0] = p.HTTP.Allow[1] }, "only allows"},
 		{"HTTP reason", func(p *Program) { p.HTTP.Deny[0].Reason = "a\nb" }, "control character"},
@@ -218,6 +219,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"unknown credential", func(p *Program) { p.HTTP.Auth[0].Credential = "x" }, `no credential "x"`},
 		{"header of a credential", func(p *Program) { p.HTTP.Auth[0].Scheme, p.HTTP.Auth[0].Name = AuthHeader, "a b" }, `header "a b"`},
 		{"credential for opaque", func(p *Program) { p.HTTP.Auth[0].Rule = p.HTTP.Allow[1] }, "opaque"},
+		{"credential for every host", func(p *Program) { p.HTTP.Auth[0].Rule.Host = "*" }, "every host"},
 		{"user with colon", func(p *Program) { p.HTTP.Auth[1].Name = "a:b" }, `user "a:b"`},
 		{"HTTP limits", func(p *Program) { p.HTTP.Limits.Connections = 0 }, "out of bounds"},
 

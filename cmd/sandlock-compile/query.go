@@ -126,7 +126,7 @@ func place(p *ir.Program, ref ir.OriginRef) string {
 
 type explainCmd struct {
 	Policy string            `arg:"" help:"Policy file or artifact (.sbx)."`
-	Event  []string          `arg:"" help:"open PATH, connect ADDRESS, bind ADDRESS, or syscall NAME [ARGUMENT…]."`
+	Event  []string          `arg:"" help:"open PATH, connect ADDRESS, bind ADDRESS, http METHOD HOST/PATH, or syscall NAME [ARGUMENT…]."`
 	For    string            `default:"read" enum:"read,write,execute" help:"What the file is opened for (${enum})."`
 	Param  map[string]string `short:"p" placeholder:"NAME=VALUE" mapsep:"none" help:"Value of a parameter, or of cwd, home, tmp. Repeatable."`
 }
@@ -169,14 +169,17 @@ func (c *explainCmd) Run(s *streams) error {
 func concerning(t *ir.Test, p *ir.Program, params []string) []string {
 	return slices.DeleteFunc(params, func(name string) bool {
 		port := slices.ContainsFunc(p.Params, func(q ir.Param) bool { return q.Name == name && q.Type == ir.ParamPort })
-		return t.Kind == ir.TestSyscall || port == (t.Kind == ir.TestOpen)
+		return t.Kind == ir.TestSyscall || t.Kind == ir.TestHTTP || port == (t.Kind == ir.TestOpen)
 	})
 }
 
 func (c *explainCmd) event() (*ir.Test, error) {
 	kind, args := c.Event[0], c.Event[1:]
+	if kind == "http" {
+		return requestEvent(strings.Join(args, " "))
+	}
 	if len(args) == 0 || kind != "syscall" && len(args) != 1 || len(args) > 7 {
-		return nil, fmt.Errorf("event %q: write open PATH, connect ADDRESS, bind ADDRESS, or syscall NAME [ARGUMENT…]", strings.Join(c.Event, " "))
+		return nil, fmt.Errorf("event %q: write open PATH, connect ADDRESS, bind ADDRESS, http METHOD HOST/PATH, or syscall NAME [ARGUMENT…]", strings.Join(c.Event, " "))
 	}
 	switch kind {
 	case "open":
@@ -191,7 +194,13 @@ func (c *explainCmd) event() (*ir.Test, error) {
 	case "syscall":
 		return syscallEvent(args[0], args[1:])
 	}
-	return nil, fmt.Errorf("event %q is unknown: write open, connect, bind or syscall", kind)
+	return nil, fmt.Errorf("event %q is unknown: write open, connect, bind, http or syscall", kind)
+}
+
+// requestEvent takes "GET example.com/path", as one word or as two.
+func requestEvent(text string) (*ir.Test, error) {
+	target, err := policy.ParseHTTPRequest(text)
+	return &ir.Test{Kind: ir.TestHTTP, Target: target}, err
 }
 
 func syscallEvent(name string, args []string) (*ir.Test, error) {

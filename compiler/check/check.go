@@ -27,6 +27,7 @@ var rules = []func(*checker){
 	checkAccessRules,
 	checkProc,
 	checkPorts,
+	checkHTTP,
 	checkGroups,
 	checkSyscallArgs,
 	checkLimits,

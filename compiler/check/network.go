@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lock"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/ir"
@@ -64,12 +65,16 @@ func checkNames(c *checker) {
 			c.add(d.WithHint("write network.resolver: true"))
 		}
 	}
-	if n.Private.V && !names {
+	for _, it := range c.HTTP.Reached() {
+		names = names || it.V.NamesHost()
+	}
+	// With a lock file names in dynamic rules have addresses, too.
+	if n.Private.V && !names && (n.Resolve.V != "compile" || len(lock.Names(c.Policy)) == 0) {
 		c.warnf(n.Private.Origin, "no-effect", "no rule names a host")
 	}
 	if n.Resolver.V && !names {
-		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow, and there is none")
-		c.add(d)
+		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow and http, and there is none")
+		c.add(d.WithHint(`name a host, as in allow: ["tcp://example.com:443"], or leave resolver out`))
 	}
 }
 
@@ -82,10 +87,15 @@ func checkHostsFile(c *checker) {
 			return it.V.Kind == policy.TargetHost && !strings.HasPrefix(it.V.Host, ir.Wildcard)
 		}
 		i := slices.IndexFunc(n.Allow.Items, named)
-		if i < 0 || n.Resolver.V {
+		j := slices.IndexFunc(c.HTTP.Reached(), func(it policy.Val[policy.HTTPRule]) bool { return it.V.NamesHost() })
+		switch {
+		case n.Resolver.V || i < 0 && j < 0:
 			return
+		case i >= 0:
+			pinned = n.Allow.Items[i].Origin
+		default:
+			pinned = c.HTTP.Reached()[j].Origin
 		}
-		pinned = n.Allow.Items[i].Origin
 	}
 	fs := &c.Filesystem
 	for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write} {

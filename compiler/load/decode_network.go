@@ -112,17 +112,44 @@ func address(n node) policy.Val[netip.Addr] {
 
 func http(n node) policy.HTTP {
 	return policy.HTTP{
-		Allow:       list(n.at("allow"), httpRule),
-		Deny:        list(n.at("deny"), httpRule),
+		Allow:       list(n.at("allow"), httpAllow),
+		Deny:        list(n.at("deny"), httpEntry),
 		Ports:       list(n.at("ports"), number[uint16]),
 		CA:          path(n.at("ca")),
 		Key:         path(n.at("key")),
 		InjectCA:    list(n.at("inject_ca"), path),
 		CAOut:       path(n.at("ca_out")),
+		UpstreamCA:  path(n.at("upstream_ca")),
 		Credentials: entries(n.at("credentials"), anyName, credential),
 		Auth:        list(n.at("auth"), elements("HTTPAuth", httpAuth)),
+		RedactQuery: boolean(n.at("redact_query")),
 		Limits:      structOf(n.at("limits"), httpLimits),
 	}
+}
+
+// httpAllow and httpEntry read both forms: a rule, or a struct. The origin is the rule's.
+func httpAllow(n node) policy.Val[policy.HTTPAllow] {
+	e := httpEntry(n)
+	a := policy.HTTPAllow{HTTPEntry: e.V}
+	if n.kind() == cue.StructKind {
+		a.TLS = word(n.at("tls"))
+	} else {
+		a.TLS.Origin = absent(n.path + ".tls")
+	}
+	return policy.Val[policy.HTTPAllow]{V: a, Set: e.Set, Origin: e.Origin}
+}
+
+func httpEntry(n node) policy.Val[policy.HTTPEntry] {
+	var e policy.HTTPEntry
+	if n.kind() == cue.StructKind {
+		e = policy.HTTPEntry{Rule: httpRule(n.at("rule")), Reason: word(n.at("reason"))}
+	} else {
+		e = policy.HTTPEntry{Rule: httpRule(n)}
+		e.Reason.Origin = absent(n.path + ".reason")
+	}
+	val := policy.Val[policy.HTTPEntry]{V: e, Set: e.Rule.Set, Origin: e.Rule.Origin}
+	val.Origin.Path = n.path
+	return val
 }
 
 func httpRule(n node) policy.Val[policy.HTTPRule] { return text(n, policy.ParseHTTPRule) }
@@ -137,6 +164,7 @@ func httpAuth(n node) policy.HTTPAuth {
 		Credential: word(n.at("credential")),
 		As:         text(n.at("as"), policy.ParseAuthScheme),
 		Mode:       word(n.at("mode")),
+		Plain:      boolean(n.at("plain")),
 	}
 }
 

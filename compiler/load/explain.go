@@ -176,7 +176,9 @@ var companions = map[string]companion{
 	"filesystem.workdir": {[]string{"filesystem.isolation", "limits.disk"}, "isolation other than auto and none, and limits.disk, need the directory that they are about"},
 	"http.ca":            {[]string{"http.key", "http.ca_out"}, "ca and key go together; ca_out needs ca or inject_ca"},
 	"http.key":           {[]string{"http.ca"}, "ca and key go together"},
-	"http.allow":         {[]string{"http.inject_ca", "http.auth", "http.credentials"}, "inject_ca, auth and credentials need an http.allow or http.deny rule"},
+	"http.allow": {[]string{
+		"http.inject_ca", "http.auth", "http.credentials", "http.ports", "http.ca", "http.upstream_ca", "http.redact_query",
+	}, "the other fields of http need an http.allow or http.deny rule"},
 }
 
 // partner moves the place of a missing field to the field that requires it.

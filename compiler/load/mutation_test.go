@@ -24,6 +24,8 @@ var good = map[string]string{
 	"filesystem.mount[].target":    `"/x"`,
 	"filesystem.mount[].source":    `"/y"`,
 	"http.credentials.NAME.source": `"env:X"`,
+	"http.allow[].rule":            `"GET a.example/x"`,
+	"http.deny[].rule":             `"GET a.example/x"`,
 	"http.auth[].rule":             `"GET a.example/x"`,
 	"http.auth[].credential":       `"x"`,
 	"http.auth[].as":               `"bearer"`,

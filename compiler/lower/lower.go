@@ -40,7 +40,7 @@ func New(p *policy.Policy) *Unit {
 // Fields lists the policy fields that this package lowers, with everything beneath them.
 func Fields() []string {
 	return slices.Concat(
-		identityFields, targetFields, paramsFields, programFields, filesystemFields, networkFields, syscallsFields,
+		identityFields, targetFields, paramsFields, programFields, filesystemFields, networkFields, httpFields, syscallsFields,
 		limitsFields, determinismFields, rulesFields, testsFields,
 	)
 }

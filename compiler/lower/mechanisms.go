@@ -15,6 +15,7 @@ func Mechanisms(u *Unit) {
 	}
 	filesystemMechanisms(u, add)
 	networkMechanisms(u, add)
+	httpMechanisms(u, add)
 	processMechanisms(u, add)
 	limitMechanisms(u, add)
 	determinismMechanisms(u, add)

@@ -27,6 +27,9 @@ func Network(u *Unit) {
 		u.Filter.UDP, u.Filter.ICMP = true, true
 	case SupervisesDestinations(u.Policy):
 		n.Destinations, n.Origin = ir.DestinationsAllowed, u.ref(src.Allow.Origin)
+		if u.Policy.HTTP.On() && len(src.Allow.Items) == 0 {
+			n.Origin = u.derived(u.Policy.HTTP.Origin())
+		}
 		n.Rules = netRules(u, src.Allow)
 		allowSockets(u)
 	default:
@@ -43,6 +46,13 @@ func Network(u *Unit) {
 	if u.Filter.UDP { // what may be served are TCP ports
 		grantPorts(u, policy.PortSet{All: true}, abi.NetBindUDP, src.Allow.Origin)
 	}
+	if n.Destinations == ir.DestinationsAllowed {
+		n.Rules = append(n.Rules, httpReach(u)...)
+	}
+	if n.Destinations == ir.DestinationsDenied {
+		n.Named = httpNames(u)
+	}
+	n.Intercepted = HTTPPorts(u.Policy)
 	if n.DecidesDestinations() {
 		n.Private, n.Resolver = src.Private.V, src.Resolver.V
 	}
@@ -79,7 +89,7 @@ func hostsFile(u *Unit) {
 func SupervisesDestinations(p *policy.Policy) bool {
 	const sinceUDP = 10
 	n, knowsUDP := &p.Network, p.Target.Landlock.V >= sinceUDP && p.Protections.NetUDP.V == "strict"
-	return n.Resolver.V || slices.ContainsFunc(n.Allow.Items, func(it policy.Val[policy.NetRule]) bool {
+	return n.Resolver.V || p.HTTP.On() || slices.ContainsFunc(n.Allow.Items, func(it policy.Val[policy.NetRule]) bool {
 		r := &it.V
 		return r.Kind != policy.TargetAny || r.UDP && !r.Ports.All && !knowsUDP
 	})

@@ -30,6 +30,9 @@ func testEvent(c *policy.TestCase) ir.Test {
 		e, _ := policy.ParseBindEndpoint(c.Bind.V)
 		return ir.Test{Kind: ir.TestBind, Target: Address(e)}
 	}
+	if c.HTTP.Set {
+		return ir.Test{Kind: ir.TestHTTP, Target: c.HTTP.V}
+	}
 	return ir.Test{Kind: ir.TestSyscall, Target: c.Syscall.V, Args: c.Args.Values()}
 }
 

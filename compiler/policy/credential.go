@@ -58,11 +58,26 @@ func ParseDestination(s string) (string, error) {
 	return rule.String(), nil
 }
 
-// ParseHTTPRequest parses one request, as a rule without "*".
-func ParseHTTPRequest(s string) (HTTPRule, error) {
-	rule, err := ParseHTTPRule(s)
-	if err == nil && (rule.Method == "*" || rule.Host == "*" || rule.Prefix) {
-		err = grammarErrorf("http-request", `write "METHOD host/path"`, "%q is not one request", s)
+// ParseHTTPRequest checks one request, "METHOD host/path". The path is as a client may write it: it need not be in normal
+// form. The result has the host in canonical form.
+func ParseHTTPRequest(s string) (string, error) {
+	if err := CheckText(s); err != nil {
+		return "", err
 	}
-	return rule, err
+	refuse := func() (string, error) {
+		return "", grammarErrorf("http-request", `write "METHOD host/path"`, "%q is not one request", s)
+	}
+	method, target, ok := strings.Cut(s, " ")
+	written, path, _ := strings.Cut(target, "/")
+	if !ok || !isToken(method) || strings.Contains(method, "*") || strings.ContainsAny(target, " #") || written == "*" {
+		return refuse()
+	}
+	host, err := parseHTTPHost(written)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return strings.ToUpper(method) + " " + host + "/" + path, nil
 }

@@ -150,6 +150,8 @@ func TestParseHTTPRule(t *testing.T) {
 		{"GET h/%61b", "GET h/ab", false},
 		{"GET 10.0.0.1/x", "GET 10.0.0.1/x", false},
 		{"GET [::1]/x", "GET [::1]/x", false},
+		{"GET [::ffff:10.0.0.1]/x", "GET 10.0.0.1/x", false},
+		{"GET h/@types%2f*", "GET h/@types%2F*", true},
 	} {
 		rule, err := ParseHTTPRule(tc.in)
 		if got := rule.String(); err != nil || got != tc.want || rule.Prefix != tc.prefix {
@@ -159,7 +161,7 @@ func TestParseHTTPRule(t *testing.T) {
 	for _, in := range []string{
 		"", "GET", "host/x", "GET host /x", "G*T host/x", "GET api:8080/x", "GET *.example.com/x", "GET h/a?b", "GET h/a*b",
 		"GET h/%2A", "GET h/%zz", "GET h/%00", "GET h//a", "GET h/../a", "GET h/%2e%2e/a", "GET h/a/./b", "GET /x", "GET ::1/x",
-		"GET h/\xff", "G(T h/x", "GET 127.1/x",
+		"GET h/\xff", "G(T h/x", "GET 127.1/x", "GET a_b/x", "GET h/..*", "GET h/a%2F..", "GET h/%252e",
 	} {
 		if rule, err := ParseHTTPRule(in); err == nil {
 			t.Errorf("ParseHTTPRule(%q): got %q and no error", in, rule)

@@ -3,8 +3,10 @@ package policy
 import (
 	"net/netip"
 	"net/url"
-	"path"
 	"strings"
+
+	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // HTTPRule is one rule "METHOD host/path".
@@ -50,12 +52,10 @@ func parseHTTPHost(s string) (string, error) {
 	if s == "*" {
 		return s, nil
 	}
-	inside := s
-	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
-		inside = s[1 : len(s)-1]
-	}
-	if addr, err := netip.ParseAddr(inside); err == nil && addr.Zone() == "" && addr.Is6() == (inside != s) {
-		return addr.Unmap().String(), nil
+	if host, err := query.CanonicalHost(s); err == nil {
+		if _, err := netip.ParseAddr(host); err == nil {
+			return host, nil
+		}
 	}
 	if strings.Contains(s, ":") {
 		return "", grammarErrorf("http-rule", "http.ports says which ports are intercepted", "%q: the host of an HTTP rule has no port", s)
@@ -70,28 +70,36 @@ func parseHTTPPath(s string) (clean string, prefix bool, err error) {
 	if strings.ContainsAny(s, "?#") {
 		return "", false, grammarErrorf("http-rule", "", "path %q: queries and fragments are not matched", s)
 	}
-	raw, prefix := strings.CutSuffix(s, "*")
-	if strings.Contains(raw, "*") {
+	if strings.Contains(strings.TrimSuffix(s, "*"), "*") {
 		return "", false, grammarErrorf("http-rule", "", "path %q: only a final * is special", s)
 	}
-	decoded, err := url.PathUnescape(raw)
+	parsed, err := query.ParsePath(s)
 	if err != nil {
-		return "", false, grammarErrorf("http-rule", "", "path %q: malformed percent escape", s)
+		return "", false, grammarErrorf("http-rule", "", "path %q: no request has it: %v", s, err)
 	}
-	if err := CheckText(decoded); err != nil {
-		return "", false, err
+	if !lexicallyClean(strings.TrimSuffix(s, "*")) {
+		return "", false, grammarErrorf("http-rule", "write "+parsed.Forward, "path %q is not in normal form, so no request would match it", s)
 	}
-	if strings.Contains(decoded, "*") {
+	clean, prefix = parsed.Text(), strings.HasSuffix(s, "*")
+	if prefix {
+		clean = strings.TrimSuffix(clean, "*")
+	}
+	if strings.Contains(clean, "*") {
 		return "", false, grammarErrorf("http-rule", "", `path %q: an escaped "*" cannot be matched`, s)
 	}
-	clean = path.Clean(decoded)
-	if strings.HasSuffix(decoded, "/") && clean != "/" {
-		clean += "/"
-	}
-	if clean != decoded {
-		return "", false, grammarErrorf("http-rule", "write "+clean, "path %q is not in normal form, so no request would match it", s)
-	}
 	return clean, prefix, nil
+}
+
+// lexicallyClean reports whether a path has no segment that means another path.
+func lexicallyClean(p string) bool {
+	segments := strings.Split(p, "/")[1:]
+	for i, segment := range segments {
+		decoded, err := url.PathUnescape(segment)
+		if err != nil || decoded == "." || decoded == ".." || decoded == "" && i < len(segments)-1 {
+			return false
+		}
+	}
+	return true
 }
 
 // isToken holds for tokens of RFC 9110 §5.6.2.
@@ -106,15 +114,14 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// NamesHost reports whether the rule is about a host by its name.
+func (r *HTTPRule) NamesHost() bool {
+	_, err := netip.ParseAddr(r.Host)
+	return r.Host != "*" && err != nil
+}
+
 // String returns the rule as policies write it; parsing it gives the same rule.
 func (r HTTPRule) String() string {
-	host := r.Host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	p := (&url.URL{Path: r.Path}).EscapedPath()
-	if r.Prefix {
-		p += "*"
-	}
-	return r.Method + " " + host + p
+	rule := ir.HTTPRule{Method: r.Method, Host: r.Host, Path: r.Path, Prefix: r.Prefix}
+	return rule.Describe()
 }

@@ -156,16 +156,69 @@ type PinnedHost struct {
 
 // HTTP is what the proxy lets through.
 type HTTP struct {
-	Allow       List[HTTPRule]   `policy:"allow"`
-	Deny        List[HTTPRule]   `policy:"deny"`
+	Allow       List[HTTPAllow]  `policy:"allow"`
+	Deny        List[HTTPEntry]  `policy:"deny"`
 	Ports       List[uint16]     `policy:"ports"` // Set false: the compiler chooses
 	CA          Val[string]      `policy:"ca"`    // path
 	Key         Val[string]      `policy:"key"`   // path
 	InjectCA    List[string]     `policy:"inject_ca"`
-	CAOut       Val[string]      `policy:"ca_out"` // path
+	CAOut       Val[string]      `policy:"ca_out"`      // path
+	UpstreamCA  Val[string]      `policy:"upstream_ca"` // path
 	Credentials List[Credential] `policy:"credentials"`
 	Auth        List[HTTPAuth]   `policy:"auth"`
+	RedactQuery Val[bool]        `policy:"redact_query"`
 	Limits      HTTPLimits       `policy:"limits"`
+}
+
+// HTTPEntry is one item of http.deny.
+type HTTPEntry struct {
+	Rule   Val[HTTPRule] `policy:"rule"`
+	Reason Val[string]   `policy:"reason"`
+}
+
+// HTTPAllow is one item of http.allow.
+type HTTPAllow struct {
+	HTTPEntry `policy:""`
+	TLS       Val[string] `policy:"tls"` // "intercept", "passthrough"; Set false: "intercept"
+}
+
+// Opaque reports whether TLS to the rule's host is not decrypted.
+func (a *HTTPAllow) Opaque() bool { return a.TLS.V == "passthrough" }
+
+// Origin is where the first rule about requests was written; nowhere if there is none.
+func (h *HTTP) Origin() Origin {
+	if rules := h.Rules(); len(rules) > 0 {
+		return rules[0].Origin
+	}
+	return Origin{}
+}
+
+// Rules returns what both lists are about, allow first.
+func (h *HTTP) Rules() []Val[HTTPRule] {
+	var rules []Val[HTTPRule]
+	for _, it := range h.Allow.Items {
+		rules = append(rules, Val[HTTPRule]{V: it.V.Rule.V, Set: true, Origin: it.Origin})
+	}
+	for _, it := range h.Deny.Items {
+		rules = append(rules, Val[HTTPRule]{V: it.V.Rule.V, Set: true, Origin: it.Origin})
+	}
+	return rules
+}
+
+// On reports whether there are rules about requests.
+func (h *HTTP) On() bool { return len(h.Allow.Items)+len(h.Deny.Items) > 0 }
+
+// Reached returns the rules whose hosts must be reached, and must be known to be where they are, for them to mean anything.
+// A rule that refuses requests needs no connection, unless everything else passes.
+func (h *HTTP) Reached() []Val[HTTPRule] {
+	rules := h.Rules()
+	if n := len(h.Allow.Items); n > 0 {
+		rules = rules[:n]
+	}
+	for _, it := range h.Auth.Items {
+		rules = append(rules, Val[HTTPRule]{V: it.V.Rule.V, Set: true, Origin: it.V.Rule.Origin})
+	}
+	return rules
 }
 
 // Credential is a named secret; the policy holds only where it is read from.
@@ -180,6 +233,7 @@ type HTTPAuth struct {
 	Credential Val[string]   `policy:"credential"`
 	As         Val[string]   `policy:"as"`   // "bearer", "basic:USER", "header:NAME", "query:NAME"
 	Mode       Val[string]   `policy:"mode"` // "replace", "add-only"
+	Plain      Val[bool]     `policy:"plain"`
 }
 
 // HTTPLimits bounds the proxy.
@@ -282,11 +336,11 @@ type Test struct {
 
 // TestCase is the event that a test asks about; exactly one of Open, Connect, Bind, HTTP and Syscall is Set.
 type TestCase struct {
-	Open    Val[string]   `policy:"open"`    // path
-	For     Val[string]   `policy:"for"`     // with Open: "read", "write", "execute"
-	Connect Val[string]   `policy:"connect"` // network rule text of one address and port, such as "tcp://10.0.0.1:80"
-	Bind    Val[string]   `policy:"bind"`    // port, or address and port
-	HTTP    Val[HTTPRule] `policy:"http"`
-	Syscall Val[string]   `policy:"syscall"`
-	Args    List[uint64]  `policy:"args"` // with Syscall: up to six
+	Open    Val[string]  `policy:"open"`    // path
+	For     Val[string]  `policy:"for"`     // with Open: "read", "write", "execute"
+	Connect Val[string]  `policy:"connect"` // network rule text of one address and port, such as "tcp://10.0.0.1:80"
+	Bind    Val[string]  `policy:"bind"`    // port, or address and port
+	HTTP    Val[string]  `policy:"http"`    // "METHOD host/path"
+	Syscall Val[string]  `policy:"syscall"`
+	Args    List[uint64] `policy:"args"` // with Syscall: up to six
 }

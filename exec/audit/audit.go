@@ -25,7 +25,7 @@ type Line struct {
 	Time     string `json:"time"` // RFC 3339 with nanoseconds, UTC
 	Artifact string `json:"artifact"`
 	Policy   string `json:"policy"`
-	Event    string `json:"event"` // start, held, denied, limit, observed, error, timeout, exit, suppressed
+	Event    string `json:"event"` // start, held, denied, request, limit, observed, error, timeout, exit, suppressed
 
 	PID     int    `json:"pid,omitempty"`
 	Parent  int    `json:"parent,omitempty"`
@@ -38,6 +38,8 @@ type Line struct {
 	Reason  string `json:"reason,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	Origin  string `json:"origin,omitempty"`
+
+	HTTP *supervise.HTTP `json:"http,omitempty"`
 
 	Argv     []string `json:"argv,omitempty"`
 	Code     *int     `json:"code,omitempty"`
@@ -71,7 +73,7 @@ func New(w io.Writer, artifact, policy string) *Log {
 func (l *Log) Record(e supervise.Event) {
 	l.Write(Line{
 		Event: e.Kind, PID: e.PID, Command: e.Command, Syscall: e.Syscall, Path: e.Path, Address: e.Address,
-		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin, Path2: e.Path2, Argv: e.Argv, Parent: e.Parent,
+		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin, Path2: e.Path2, Argv: e.Argv, Parent: e.Parent, HTTP: e.HTTP,
 	})
 }
 

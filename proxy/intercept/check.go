@@ -233,12 +233,8 @@ func (x *exchange) checkCredential() *refusal {
 	if x.auth == nil {
 		return nil
 	}
-	switch {
-	case x.s.decrypted: // the server has to prove that it is the host
-	case !x.auth.Plain:
+	if !x.s.decrypted && !x.auth.Plain {
 		return denied("credential " + x.auth.Credential + " is not sent unencrypted (http.auth: plain)")
-	case x.auth.Rule.Host != "*" && !x.s.isKnownToLeadTo(x.host):
-		return denied("credential " + x.auth.Credential + " is not sent to where its host is not known to be")
 	}
 	return nil
 }

@@ -276,6 +276,9 @@ func (e *executor) serve() {
 			}
 			e.closed[m.Connection] = true
 		case protocol.Access:
+			if e.closed[m.Connection] {
+				e.t.Errorf("a record after the end of connection %d: %+v", m.Connection, m)
+			}
 			e.accesses = append(e.accesses, m)
 		default:
 			e.t.Errorf("the proxy sent %#v", m)

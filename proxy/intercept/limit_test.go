@@ -79,7 +79,7 @@ func TestRecords(t *testing.T) {
 			path = "/a//b"
 		}
 		m := e.record()
-		m.Micros = 0
+		m.Micros, m.Connection = 0, 0
 		if want := (protocol.Access{
 			Protocol: "http/1.1", Method: "POST", Authority: "a.test", Path: path, Status: 404, Rule: "POST a.test/*", Received: 3, Sent: 5,
 			Upstream: netip.MustParseAddrPort(up.at),

@@ -102,8 +102,8 @@ func (p *proxy) newServer() (*http.Server, *feed) {
 func (p *proxy) handle(w http.ResponseWriter, r *http.Request) {
 	s := r.Context().Value(sessionKey{}).(*session)
 	x := &exchange{s: s, inner: w, request: r, since: time.Now()}
-	defer x.end()
 	x.begin()
+	defer x.end()
 	if bad := x.check(); bad != nil {
 		x.refuse(bad)
 		return

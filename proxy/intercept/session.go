@@ -32,8 +32,9 @@ type session struct {
 	requests  atomic.Int64
 	malformed atomic.Bool // what was read last is a malformed body
 
-	mu   sync.Mutex // held while a message about the session is queued, so that none follows Closed
-	over bool
+	mu     sync.Mutex // held while a message about the session is queued, so that none follows Closed
+	active int        // requests that are being answered
+	over   bool
 }
 
 var errOver = errors.New("the connection is closed")
@@ -162,7 +163,7 @@ func (s *session) ask(m protocol.Message) bool {
 	return true
 }
 
-// end says that the session is over, once.
+// end ends the session, once. Its requests may outlive its connection for a moment, with HTTP/2.
 func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,33 +174,46 @@ func (s *session) end() {
 	s.p.mu.Lock()
 	delete(s.p.sessions, s)
 	s.p.mu.Unlock()
-	s.p.control.send(protocol.Closed{Connection: s.id})
+	s.sayClosed()
+}
+
+// sayClosed tells the executor, once there is nothing more to tell.
+func (s *session) sayClosed() {
+	if s.over && s.active == 0 {
+		s.p.control.send(protocol.Closed{Connection: s.id})
+	}
+}
+
+func (s *session) beginRequest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active++
+}
+
+func (s *session) endRequest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	s.sayClosed()
 }
 
 // leadsTo reports whether a request for this host may be sent to where the session leads: an address must be that one, a
 // name that rules or the executor know must be known to lead there. Of any other name nobody knows where it leads, and
 // no rule is about it but those about every host.
 func (s *session) leadsTo(host string) bool {
-	if s.isKnownToLeadTo(host) {
-		return true
-	}
-	if _, err := netip.ParseAddr(host); err == nil || s.p.named[host] {
-		return false
-	}
-	return !slices.ContainsFunc(s.p.pinned, func(name string) bool { return query.MatchName(name, host) })
-}
-
-func (s *session) isKnownToLeadTo(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr == query.Canonical(s.to.Addr())
 	}
-	return slices.Contains(s.names, host)
+	if slices.Contains(s.names, host) {
+		return true
+	}
+	return !s.p.named[host] && !slices.ContainsFunc(s.p.pinned, func(name string) bool { return query.MatchName(name, host) })
 }
 
 // refuse records that the connection was refused.
 func (s *session) refuse(protocolName, host, reason string) {
 	s.p.control.send(protocol.Access{
-		Protocol: protocolName, Authority: host, Denied: true, Reason: short(reason, protocol.MaxWords),
+		Connection: s.id, Protocol: protocolName, Authority: host, Denied: true, Reason: short(reason, protocol.MaxWords),
 		Micros: micros(s.since),
 	})
 }

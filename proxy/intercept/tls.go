@@ -91,10 +91,7 @@ func (s *session) refuseUnlessGone(name string, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || isTimeout(err) {
 		return
 	}
-	s.p.control.send(protocol.Access{
-		Protocol: protocolTLS, Authority: name, Denied: true, Micros: micros(s.since),
-		Reason: short("TLS handshake: "+err.Error(), protocol.MaxWords),
-	})
+	s.refuse(protocolTLS, name, "TLS handshake: "+err.Error())
 }
 
 // serverTLS is the part of a server's configuration that all sessions share. Tickets are not given, so that no session
@@ -166,7 +163,7 @@ func (l *listener) Close() error { return nil }
 
 // passOn connects to where the session leads, and passes all bytes on as they are.
 func (s *session) passOn(name, rule string, origin uint32, read []byte) {
-	record := protocol.Access{Protocol: protocolTLS, Authority: name, Rule: rule, Origin: origin, Upstream: s.to}
+	record := protocol.Access{Connection: s.id, Protocol: protocolTLS, Authority: name, Rule: rule, Origin: origin, Upstream: s.to}
 	defer func() {
 		record.Micros = micros(s.since)
 		if s.p.log {

@@ -25,7 +25,7 @@ func samples() []Message {
 		Dialed{1, 111},
 		Closed{9},
 		Access{
-			Protocol: "http/1.1", Method: "GET", Authority: "a.test", Path: "/x?y", Denied: true, Status: 403, Rule: "* a.test/*", Origin: 3,
+			Connection: 9, Protocol: "http/1.1", Method: "GET", Authority: "a.test", Path: "/x?y", Denied: true, Status: 403, Rule: "* a.test/*", Origin: 3,
 			Reason: "no", Credential: "api", Received: 1, Sent: 2, Upstream: netip.AddrPortFrom(v4, 80), Micros: 4,
 		},
 		Access{Protocol: "tls"},

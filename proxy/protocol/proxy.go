@@ -55,6 +55,7 @@ type Closed struct{ Connection uint32 }
 
 // Access is a request that was answered or refused, or a connection that was.
 type Access struct {
+	Connection uint32 // that it came by
 	Protocol   string // "http/1.0", "http/1.1", "h2"; "tls" for what was not decrypted
 	Method     string // "" where there was no request
 	Authority  string // host, and port where one was named
@@ -115,6 +116,7 @@ func (m Access) append(b []byte) []byte {
 		b = appendText(b, text)
 	}
 	b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(b, m.Status), m.Origin)
+	b = binary.BigEndian.AppendUint32(b, m.Connection)
 	for _, n := range []uint64{m.Received, m.Sent, m.Micros} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
@@ -158,7 +160,7 @@ func (r *reader) access() Access {
 	for _, text := range []*string{&m.Protocol, &m.Method, &m.Authority, &m.Path, &m.Rule, &m.Reason, &m.Credential} {
 		*text = r.words(MaxWords)
 	}
-	m.Status, m.Origin = r.uint16(), r.uint32()
+	m.Status, m.Origin, m.Connection = r.uint16(), r.uint32(), r.uint32()
 	for _, n := range []*uint64{&m.Received, &m.Sent, &m.Micros} {
 		*n = binary.BigEndian.Uint64(r.take(8))
 	}

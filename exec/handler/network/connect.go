@@ -52,13 +52,17 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket
 	}
 	// Decided before the alarm is set, which is not to cut short what rules look at.
 	var refused error
+	var made func(*socket.Socket) error
 	if ok {
-		refused = h.lead(c, &s, to, destination)
+		var redirected bool
+		if redirected, refused = h.lead(c, &s, to, destination); refused == nil && !redirected {
+			made, refused = h.intercept(c, &s, to, destination)
+		}
 	}
 	h.alarm.Set(patience)
 	defer h.alarm.Clear()
 	if ok && refused == nil && s.Protocol == unix.IPPROTO_TCP {
-		return h.connectStream(s, to)
+		return h.connectStream(s, to, made)
 	}
 	defer s.Close()
 	if refused != nil {
@@ -67,8 +71,9 @@ func (h *Handler) connectInternet(c *supervise.Call, s socket.Socket, to *socket
 	return supervise.FromError(kernel.Connect(s.FD, to.Bytes()))
 }
 
-// connectStream connects without waiting; where the caller would wait, its call does.
-func (h *Handler) connectStream(s socket.Socket, to *socket.Address) supervise.Verdict {
+// connectStream connects without waiting; where the caller would wait, its call does. made is told of a connection that
+// was begun, nil if nobody wants to know; where it fails the call does.
+func (h *Handler) connectStream(s socket.Socket, to *socket.Address, made func(*socket.Socket) error) supervise.Verdict {
 	blocks, flags, err := s.Blocks()
 	if err != nil {
 		s.Close()
@@ -76,9 +81,21 @@ func (h *Handler) connectStream(s socket.Socket, to *socket.Address) supervise.V
 	}
 	if !blocks {
 		defer s.Close()
-		return supervise.FromError(interruptedInProgress(kernel.Connect(s.FD, to.Bytes())))
+		err = interruptedInProgress(kernel.Connect(s.FD, to.Bytes()))
+		if made != nil && (err == nil || err == unix.EINPROGRESS) {
+			if failed := made(&s); failed != nil {
+				err = failed
+			}
+		}
+		return supervise.FromError(err)
 	}
-	if err = attempt(&s, flags, to); !unfinished(err) {
+	begun, err := attempt(&s, flags, to)
+	if begun && made != nil {
+		if failed := made(&s); failed != nil {
+			err = failed
+		}
+	}
+	if !unfinished(err) {
 		s.Close()
 		return supervise.FromError(err)
 	}
@@ -95,7 +112,7 @@ func (h *Handler) awaitConnection(s socket.Socket, to socket.Address, flags int)
 			s.Close()
 			return supervise.Errno(unix.EINPROGRESS) // what SO_SNDTIMEO makes of connect
 		}
-		err := attempt(&s, flags, &to)
+		_, err := attempt(&s, flags, &to)
 		if unfinished(err) {
 			return h.awaitConnection(s, to, flags)
 		}
@@ -112,19 +129,20 @@ func (h *Handler) awaitConnection(s socket.Socket, to socket.Address, flags int)
 }
 
 // attempt connects without waiting on a socket that waits. Others who have the socket see O_NONBLOCK for that moment:
-// connect(2) has no flag for a single call. The second connect finds a connection of the own machine made already.
-func attempt(s *socket.Socket, flags int, to *socket.Address) error {
+// connect(2) has no flag for a single call. The second connect finds a connection of the own machine made already. begun
+// is true where this call is the one that began the connection.
+func attempt(s *socket.Socket, flags int, to *socket.Address) (begun bool, err error) {
 	if _, err := unix.FcntlInt(uintptr(s.FD), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
-		return err
+		return false, err
 	}
-	err := kernel.Connect(s.FD, to.Bytes())
-	if err == unix.EINPROGRESS {
-		err = kernel.Connect(s.FD, to.Bytes())
+	err = interruptedInProgress(kernel.Connect(s.FD, to.Bytes()))
+	if begun = err == nil || err == unix.EINPROGRESS; begun && err != nil {
+		err = interruptedInProgress(kernel.Connect(s.FD, to.Bytes()))
 	}
 	if _, back := unix.FcntlInt(uintptr(s.FD), unix.F_SETFL, flags); back != nil {
-		return back
+		return begun, back
 	}
-	return interruptedInProgress(err)
+	return begun, err
 }
 
 // interruptedInProgress: a connect that the alarm has ended goes on by itself (connect(2), EINTR).

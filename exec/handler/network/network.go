@@ -12,7 +12,7 @@
 // told its pid, and the uid and gid that it and the sandbox have; a program cannot send other ones.
 //
 // Read next: exec/socket (what the caller wrote, and what it wrote it to), connect.go, send.go, message.go (what
-// messages are made of), transfer.go (how they are sent), known.go, unix.go, redirect.go.
+// messages are made of), transfer.go (how they are sent), known.go, unix.go, redirect.go, intercept.go.
 package network
 
 import (
@@ -43,6 +43,8 @@ type Policy struct {
 	Refusal unix.Errno
 	// Redirect leads some destinations elsewhere, whatever Decide says; nil: none.
 	Redirect *Redirect
+	// Intercept leads some connections elsewhere that Decide allows; nil: none.
+	Intercept *Intercept
 	// Unix says whether the unix socket at a path may be reached. nil: none may.
 	Unix func(path string) query.Ruling
 	// Translate returns where an allowed destination really is, if that is another port of the own host. nil: nowhere else.
@@ -120,23 +122,24 @@ func (h *Handler) unlessKilled(f func() supervise.Verdict) supervise.Verdict {
 	return supervise.Kill()
 }
 
-// lead decides about a destination, and has to, its address, lead where it really is. The error is what the call fails with.
-func (h *Handler) lead(c *supervise.Call, s *socket.Socket, to *socket.Address, destination netip.AddrPort) error {
+// lead decides about a destination, and has to, its address, lead where it really is; redirected is true where that is a
+// process of ours, whatever rules say. The error is what the call fails with.
+func (h *Handler) lead(c *supervise.Call, s *socket.Socket, to *socket.Address, destination netip.AddrPort) (redirected bool, err error) {
 	protocol := s.Transport()
 	if h.refusedByRule(c, protocol, destination) {
-		return h.refusal
+		return false, h.refusal
 	}
 	instead, ok, err := h.instead(c, s, destination)
 	if ok {
 		*to = instead
-		return err
+		return true, err
 	}
 	if !h.allowed(c, protocol, destination) {
-		return h.policy.Refusal
+		return false, h.policy.Refusal
 	}
 	h.translate(protocol, to, destination)
 	to.Specify()
-	return nil
+	return false, nil
 }
 
 // allowed asks the policy about a destination, and records a refusal.

@@ -217,7 +217,8 @@ func (h *Handler) directInternet(c *supervise.Call, x *sending) error {
 	if !ok {
 		return unix.EINVAL
 	}
-	return h.lead(c, s, to, destination)
+	_, err := h.lead(c, s, to, destination)
+	return err
 }
 
 // directUnix decides about the destination of a message on a unix socket, and fetches the descriptors that it passes on.

@@ -1,4 +1,4 @@
-package hosts
+package shown
 
 import (
 	"os"
@@ -60,7 +60,7 @@ func newTest(t *testing.T, file string, granted bool) *Handler {
 			t.Errorf("journal %+v", *journal)
 		}
 	})
-	return newHandler(abi.AMD64, Config{Content: []byte("pinned"), Grants: func(string, uint64) bool { return granted }, Journal: journal}, file)
+	return New(abi.AMD64, Config{Name: "hosts", File: file, Content: []byte("pinned"), Grants: func(string, uint64) bool { return granted }, Journal: journal})
 }
 
 func TestOpen(t *testing.T) {

@@ -1,10 +1,10 @@
-// Package hosts shows programs the addresses that names are pinned to: opens of /etc/hosts lead to a file in memory that
-// holds them, and nothing else.
+// Package shown shows programs a file with another content than it has: /etc/hosts with the addresses that names are pinned
+// to, a bundle of certificates with one more.
 //
-// In: opens for reading, where the policy grants to read the file. Out: a descriptor. Under which path the file is opened
-// does not matter. It decides nothing about access, here or on the network: it is there so that programs connect to where
-// they may. Opens that it does not answer, those that write among them, are the kernel's.
-package hosts
+// In: opens for reading, where the policy grants to read the file, and where the filter notifies them calls that tell of its
+// size. Out: a descriptor of a file in memory. Under which path the file is opened does not matter. It decides nothing about access, here or on the network: it is there so that programs
+// find what the sandbox is like. Opens that it does not answer, those that write among them, are the kernel's.
+package shown
 
 import (
 	"maps"
@@ -19,11 +19,13 @@ import (
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
-// File is where programs look names up (hosts(5)).
-const File = "/etc/hosts"
+// Hosts is where programs look names up (hosts(5)).
+const Hosts = "/etc/hosts"
 
 // Config is what the handler is to know.
 type Config struct {
+	Name    string // of the concern
+	File    string
 	Content []byte                              // of the file
 	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
 	Journal supervise.Journal
@@ -31,24 +33,24 @@ type Config struct {
 
 // Handler answers opens of the file.
 type Handler struct {
+	name    string
 	file    string
 	content []byte
 	real    string        // where the host's file is, links resolved
 	first   kernel.FileID // the host's file at the start; zero where there was none
 	calls   map[abi.Sysno]opens.Spec
+	stats   map[abi.Sysno]stat
 	opened  opens.Files
 }
 
 // New makes the handler.
-func New(arch abi.Arch, c Config) *Handler { return newHandler(arch, c, File) }
-
-func newHandler(arch abi.Arch, c Config, file string) *Handler {
-	h := &Handler{file: file, real: file, content: c.Content, calls: opens.Readers(arch)}
-	if real, err := filepath.EvalSymlinks(file); err == nil {
+func New(arch abi.Arch, c Config) *Handler {
+	h := &Handler{name: c.Name, file: c.File, real: c.File, content: c.Content, calls: opens.Readers(arch), stats: statCalls(arch)}
+	if real, err := filepath.EvalSymlinks(c.File); err == nil {
 		h.real = real
 	}
-	h.first, _ = identity(file)
-	h.opened = opens.Files{Name: "hosts", Maybe: h.maybe, For: h.substitute, Absent: h.absent, Grants: c.Grants, Journal: c.Journal}
+	h.first, _ = identity(c.File)
+	h.opened = opens.Files{Name: c.Name, Maybe: h.maybe, For: h.substitute, Absent: h.absent, Grants: c.Grants, Journal: c.Journal}
 	return h
 }
 
@@ -59,13 +61,20 @@ func identity(path string) (id kernel.FileID, ok bool) {
 }
 
 // Name is the concern.
-func (h *Handler) Name() string { return "hosts" }
+func (h *Handler) Name() string { return h.name }
 
-// Syscalls lists the calls that open files for reading.
-func (h *Handler) Syscalls() []abi.Sysno { return slices.Collect(maps.Keys(h.calls)) }
+// Syscalls lists the calls that open files for reading, and those that tell of files.
+func (h *Handler) Syscalls() []abi.Sysno {
+	return slices.AppendSeq(slices.Collect(maps.Keys(h.calls)), maps.Keys(h.stats))
+}
 
-// Handle answers an open of the file.
-func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.opened.Open(c, h.calls[c.Nr]) }
+// Handle answers an open of the file, or what asks about it.
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	if s, ok := h.stats[c.Nr]; ok {
+		return h.tell(c, s)
+	}
+	return h.opened.Open(c, h.calls[c.Nr])
+}
 
 // Instead returns what is to be read in place of a pinned file, see [opens.Files.Instead].
 func (h *Handler) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {

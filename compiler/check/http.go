@@ -1,0 +1,172 @@
+package check
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lower"
+	"github.com/sandlock-go/sandlock/compiler/policy"
+)
+
+func checkHTTP(c *checker) {
+	if !c.HTTP.On() {
+		return
+	}
+	checkPassthrough(c)
+	checkHTTPPorts(c)
+	checkAuth(c)
+	checkSecretsHidden(c)
+	checkInject(c)
+	rules := c.HTTP.Rules()
+	for _, l := range [][]policy.Val[policy.HTTPRule]{rules[:len(c.HTTP.Allow.Items)], rules[len(c.HTTP.Allow.Items):]} {
+		repeated(policy.List[policy.HTTPRule]{Items: l}, policy.HTTPRule.String, func(again, first policy.Val[policy.HTTPRule]) {
+			d := diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String())
+			c.add(d.AsWarning().WithNote(first.Origin.Place, "first at"))
+		})
+	}
+}
+
+// checkPassthrough: of what is not decrypted nothing but the server's name is known, so no rule about such a host may need
+// to know more.
+func checkPassthrough(c *checker) {
+	for _, it := range c.HTTP.Allow.Items {
+		if !it.V.Opaque() {
+			continue
+		}
+		r := &it.V.Rule.V
+		if r.Method != "*" || r.Path != "/" || !r.Prefix || r.Host == "*" {
+			d := diag.At(it.Origin, "http-passthrough", "%q: of TLS that is passed through, method and path are not known", r.String())
+			c.add(d.WithHint(`write "* %s"`, hostOr(r.Host, "HOST")))
+			continue
+		}
+		for i, other := range c.HTTP.Rules() {
+			o, denies := &other.V, i >= len(c.HTTP.Allow.Items)
+			about := o.Host == r.Host || o.Host == "*" && denies
+			if whole := o.Method == "*" && o.Path == "/" && o.Prefix; whole || !about {
+				continue
+			}
+			d := diag.At(other.Origin, "http-passthrough", "%q cannot be decided about %s, whose TLS is passed through", o.String(), r.Host)
+			c.add(d.WithNote(it.Origin.Place, "passed through at"))
+		}
+		for _, a := range c.HTTP.Auth.Items {
+			if a.V.Rule.V.Host == r.Host {
+				d := diag.At(a.Origin, "http-passthrough", "nothing can be added to requests to %s, whose TLS is passed through", r.Host)
+				c.add(d.WithNote(it.Origin.Place, "passed through at"))
+			}
+		}
+	}
+}
+
+func hostOr(host, otherwise string) string {
+	if host == "*" {
+		return otherwise
+	}
+	return host
+}
+
+func checkHTTPPorts(c *checker) {
+	ports := lower.HTTPPorts(c.Policy)
+	if slices.Contains(ports, 443) && !lower.SeesTLS(&c.HTTP) {
+		d := diag.At(c.HTTP.Ports.Origin, "no-effect", "port 443 is intercepted, but TLS is not: it will be refused there")
+		c.add(d.AsWarning().WithHint(`write inject_ca: ["/etc/ssl/certs/ca-certificates.crt"] to have TLS intercepted`))
+	}
+	repeated(c.HTTP.Ports, func(p uint16) uint16 { return p }, func(again, first policy.Val[uint16]) {
+		d := diag.At(again.Origin, "duplicate", "port %d is listed twice", again.V)
+		c.add(d.AsWarning().WithNote(first.Origin.Place, "first at"))
+	})
+	// Who writes no scheme means TCP above all; who writes udp:// will wonder.
+	for _, it := range c.Network.Allow.Items {
+		r := &it.V
+		if !r.UDP || r.TCP || r.Ports.All {
+			continue
+		}
+		for _, port := range ports {
+			if slices.ContainsFunc(r.Ports.Ranges, func(x policy.PortRange) bool { return x.Lo <= port && port <= x.Hi }) {
+				d := diag.At(it.Origin, "no-effect", "UDP port %d stays closed: HTTP/3 would pass the rules of http by", port)
+				c.add(d.AsWarning().WithNote(c.HTTP.Allow.Origin.Place, "rules about requests at"))
+			}
+		}
+	}
+}
+
+// reservedHeaders say where a request goes and where it ends.
+var reservedHeaders = []string{
+	"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+func checkAuth(c *checker) {
+	var names []string
+	used := map[string]bool{}
+	for _, it := range c.HTTP.Credentials.Items {
+		names = append(names, it.V.Name)
+	}
+	for _, it := range c.HTTP.Auth.Items {
+		a := &it.V
+		used[a.Credential.V] = true
+		if !slices.Contains(names, a.Credential.V) {
+			c.unknown(a.Credential.Origin, "credential", "credential", a.Credential.V, names)
+		}
+		if a.Rule.V.Host == "*" {
+			d := diag.At(a.Rule.Origin, "auth-host", "%q would give the credential to every host", a.Rule.V.String())
+			c.add(d.WithHint("name the host that is to have it"))
+		}
+		kind, name, _ := strings.Cut(a.As.V, ":")
+		name = strings.ToLower(name)
+		if kind == "header" && (slices.Contains(reservedHeaders, name) || strings.HasPrefix(name, "proxy-")) {
+			c.errorf(a.As.Origin, "http-auth", "header %q says how a request travels: a credential cannot be in it", name)
+		}
+		if !a.Plain.V && !c.HTTP.CA.Set && len(c.HTTP.InjectCA.Items) == 0 {
+			d := diag.At(it.Origin, "no-effect", "TLS is not intercepted, and unencrypted the credential is not sent: such requests will be refused")
+			c.add(d.AsWarning().WithHint("write plain: true to send it unencrypted, or http.inject_ca to have TLS intercepted"))
+		}
+	}
+	for _, it := range c.HTTP.Credentials.Items {
+		if !used[it.V.Name] {
+			d := diag.At(it.Origin, "no-effect", "no rule of http.auth uses credential %q", it.V.Name)
+			c.add(d.AsWarning())
+		}
+	}
+}
+
+// checkSecretsHidden warns of files that the sandbox is not to know, and may read.
+func checkSecretsHidden(c *checker) {
+	secret := func(v policy.Val[string], path, what string) {
+		if path == "" {
+			return
+		}
+		for _, l := range []policy.List[policy.PathRule]{c.Filesystem.Read, c.Filesystem.Write} {
+			for _, it := range l.Items {
+				if grant := it.V.Path.V; beneath(path, grant) {
+					d := diag.At(v.Origin, "secret-readable", "%s %s can be read by the sandbox: it lies beneath %s", what, path, grant)
+					c.add(d.AsWarning().WithNote(place(it.Origin, l.Origin).Place, "granted at").WithHint("keep it outside of what the policy grants"))
+					return
+				}
+			}
+		}
+	}
+	for _, it := range c.HTTP.Credentials.Items {
+		if path, ok := strings.CutPrefix(it.V.Source.V, "file:"); ok {
+			secret(it.V.Source, path, "the credential in")
+		}
+	}
+	secret(c.HTTP.Key, c.HTTP.Key.V, "the authority's key")
+}
+
+// checkInject warns of files that no program of the sandbox can open.
+func checkInject(c *checker) {
+	fs := &c.Filesystem
+	for _, it := range c.HTTP.InjectCA.Items {
+		readable := strings.Contains(it.V, "${")
+		for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write} {
+			readable = readable || slices.ContainsFunc(l.Items, func(p policy.Val[policy.PathRule]) bool { return beneath(it.V, p.V.Path.V) })
+		}
+		for _, r := range fs.Rules.Items {
+			readable = readable || beneath(it.V, r.V.Path.V) && slices.Contains(r.V.Access.Values(), "read_file")
+		}
+		if !readable {
+			d := diag.At(it.Origin, "no-effect", "programs will not find the certificate: %s cannot be read", it.V)
+			c.add(d.AsWarning().WithHint("write filesystem: read: [%q]", it.V))
+		}
+	}
+}
