@@ -15,8 +15,13 @@ import (
 )
 
 const (
-	recordHandshake = 0x16   // the first byte of a TLS connection (RFC 8446 §5.1)
+	recordAlert     = 0x15   // types of TLS records (RFC 8446 §5.1)
+	recordHandshake = 0x16   // the first byte of a connection
 	extensionECH    = 0xfe0d // encrypted_client_hello (RFC 9849)
+	// Alerts (RFC 8446 §6, RFC 6066 §3).
+	alertFatal            = 2
+	alertAccessDenied     = 49
+	alertUnrecognizedName = 112
 	// maxHello bounds what is read for a ClientHello, in bytes; crypto/tls takes one of 64 KiB.
 	maxHello = 96 << 10
 
@@ -44,11 +49,11 @@ func (s *session) serveTLS() bool {
 	if rule, ok := s.p.rules.Opaque(name); ok {
 		switch {
 		case hello.ServerName == "":
-			s.refuse(protocolTLS, name, "TLS without a server name is not passed on")
+			s.refuseTLS(alertAccessDenied, name, "TLS without a server name is not passed on")
 		case !s.leadsTo(name):
-			s.refuse(protocolTLS, name, reasonElsewhere)
+			s.refuseTLS(alertAccessDenied, name, reasonElsewhere)
 		case slices.Contains(hello.Extensions, extensionECH):
-			s.refuse(protocolTLS, name, "an encrypted TLS ClientHello may hide another server's name")
+			s.refuseTLS(alertAccessDenied, name, "an encrypted TLS ClientHello may hide another server's name")
 		default:
 			s.passOn(name, rule.Describe(), uint32(rule.Origin), read)
 		}
@@ -56,16 +61,22 @@ func (s *session) serveTLS() bool {
 	}
 	switch {
 	case s.p.authority == nil:
-		s.refuse(protocolTLS, name, "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for "+name)
+		s.refuseTLS(alertAccessDenied, name, "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for "+name)
 		return false
 	case !s.p.rules.Speaks(name):
-		s.refuse(protocolTLS, name, "no rule is about this host")
+		s.refuseTLS(alertUnrecognizedName, name, "no rule is about this host")
 		return false
 	case !s.p.authority.Permits(name):
-		s.refuse(protocolTLS, name, "the policy's certificate authority may not certify this host")
+		s.refuseTLS(alertUnrecognizedName, name, "the policy's certificate authority may not certify this host")
 		return false
 	}
 	return s.decrypt(name, read)
+}
+
+// refuseTLS records a refusal, and tells the client by an alert instead of a handshake.
+func (s *session) refuseTLS(alert byte, name, reason string) {
+	s.refuse(protocolTLS, name, reason)
+	_, _ = s.conn.Write([]byte{recordAlert, 3, 3, 0, 2, alertFatal, alert})
 }
 
 // decrypt does the handshake, and has what is in it served.
