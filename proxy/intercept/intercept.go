@@ -85,9 +85,9 @@ type proxy struct {
 	limits ir.HTTPLimits
 	redact bool // queries in records
 
-	authority *ca.Authority // nil: TLS is not decrypted
-	tls       *tls.Config   // towards the sandbox
-	roots     *x509.CertPool
+	authority *ca.Authority         // nil: TLS is not decrypted
+	tls       *tls.Config           // towards the sandbox
+	roots     func() *x509.CertPool // nil like authority
 	store     *credential.Store
 	secrets   map[*ir.HTTPAuth]secret
 
@@ -123,11 +123,13 @@ func newProxy(control *control) (*proxy, error) {
 	if p.store, p.secrets, err = conf.keep(h); err != nil {
 		return nil, err
 	}
-	if p.roots, err = conf.roots(); err != nil {
-		return nil, err
-	}
 	if p.authority, err = conf.authority(h); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	if p.authority != nil {
+		if p.roots, err = conf.roots(); err != nil {
+			return nil, err
+		}
 	}
 	p.tls = p.serverTLS()
 	p.transport = p.newTransport()
@@ -140,6 +142,9 @@ func newProxy(control *control) (*proxy, error) {
 func (p *proxy) begin() {
 	go func() { _ = p.server.Serve(p.ready) }()
 	go p.endIdle()
+	if p.roots != nil {
+		go p.roots()
+	}
 }
 
 func (p *proxy) headTime() time.Duration { return milliseconds(p.limits.HeaderMS) }

@@ -72,7 +72,7 @@ func dialTLS(ctx context.Context, network, key string) (net.Conn, error) {
 		return nil, err
 	}
 	config := &tls.Config{
-		RootCAs: x.s.p.roots, ServerName: x.host, MinVersion: tls.VersionTLS12, NextProtos: []string{protocolH2, protocolH1},
+		RootCAs: x.s.p.roots(), ServerName: x.host, MinVersion: tls.VersionTLS12, NextProtos: []string{protocolH2, protocolH1},
 	}
 	if x.upgrade {
 		config.NextProtos = []string{protocolH1} // HTTP/2 has no upgrade (RFC 9113 §8.6)
