@@ -244,7 +244,7 @@ func (s *sandbox) bundles(w *wired, limits *lowered, j supervise.Journal) {
 		return
 	}
 	for _, b := range s.proxy.bundles {
-		h := shown.New(s.arch, shown.Config{Name: "certificates", File: b.path, Content: b.content, Grants: s.granted, Journal: j})
+		h := shown.New(s.arch, shown.Config{Name: "certificates", File: b.path, Read: b.read, Content: b.content, Grants: s.granted, Journal: j})
 		limits.instead = append(limits.instead, h.Instead)
 		w.list = append(w.list, h)
 	}

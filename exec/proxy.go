@@ -61,6 +61,7 @@ type proxied struct {
 // bundle is a file of certificates as the sandbox sees it.
 type bundle struct {
 	path    string
+	read    string // where it was read: links resolved
 	content []byte
 }
 
@@ -172,11 +173,12 @@ func (s *sandbox) readBundles() (files []bundle, problems []string) {
 		path, err := ir.ExpandPath(f.Path, s.bound.lookup)
 		if err == nil {
 			var content []byte
-			if content, err = readLimited(path, maxBundle); err == nil {
+			var read string
+			if content, read, err = readLimitedAt(path, maxBundle); err == nil {
 				if n := len(content); n > 0 && content[n-1] != '\n' {
 					content = append(content, '\n')
 				}
-				files = append(files, bundle{path, content})
+				files = append(files, bundle{path, read, content})
 			}
 		}
 		if err != nil {

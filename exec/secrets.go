@@ -124,16 +124,24 @@ func (s *sandbox) readFile(path ir.Template, most int) ([]byte, error) {
 
 // readLimited reads a file of limited size.
 func readLimited(path string, most int) ([]byte, error) {
+	b, _, err := readLimitedAt(path, most)
+	return b, err
+}
+
+// readLimitedAt also returns where the file is, links resolved.
+func readLimitedAt(path string, most int) (b []byte, at string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer f.Close()
-	b, err := readAll(f, most)
+	if at, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd()))); err == nil {
+		b, err = readAll(f, most)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
-	return b, err
+	return b, at, err
 }
 
 // readAll reads to the end. Buffers that were too small are cleared.

@@ -26,7 +26,10 @@ const Hosts = "/etc/hosts"
 type Config struct {
 	Name    string // of the concern
 	File    string
-	Content []byte                              // of the file
+	Content []byte // of the file
+	// Read is where Content was read, links resolved, "" where it is from elsewhere. Then the policy must grant reading there,
+	// or where the file is by now: that File is granted says nothing about what a link there has led to.
+	Read    string
 	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
 	Journal supervise.Journal
 }
@@ -37,6 +40,7 @@ type Handler struct {
 	file    string
 	content []byte
 	real    string        // where the host's file is, links resolved
+	granted string        // where the policy must grant reading, unless it does where the file is
 	first   kernel.FileID // the host's file at the start; zero where there was none
 	calls   map[abi.Sysno]opens.Spec
 	stats   map[abi.Sysno]stat
@@ -45,8 +49,10 @@ type Handler struct {
 
 // New makes the handler.
 func New(arch abi.Arch, c Config) *Handler {
-	h := &Handler{name: c.Name, file: c.File, real: c.File, content: c.Content, calls: opens.Readers(arch), stats: statCalls(arch)}
-	if real, err := filepath.EvalSymlinks(c.File); err == nil {
+	h := &Handler{name: c.Name, file: c.File, real: c.File, granted: c.File, content: c.Content, calls: opens.Readers(arch), stats: statCalls(arch)}
+	if c.Read != "" {
+		h.real, h.granted = c.Read, c.Read
+	} else if real, err := filepath.EvalSymlinks(c.File); err == nil {
 		h.real = real
 	}
 	h.first, _ = identity(c.File)
@@ -104,7 +110,7 @@ func (h *Handler) substitute(pin kernel.Pin) *opens.Substitute {
 }
 
 func (h *Handler) show() *opens.Substitute {
-	return &opens.Substitute{Path: h.file, Content: func(kernel.Pin, int) ([]byte, error) { return h.content, nil }}
+	return &opens.Substitute{Path: h.granted, Content: func(kernel.Pin, int) ([]byte, error) { return h.content, nil }}
 }
 
 // absent shows the file where the host has none: the path leads into its directory, to its name.
