@@ -8,6 +8,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/query"
+	"github.com/sandlock-go/sandlock/proxy/strict"
 )
 
 // refusal is an answer of our own.
@@ -65,6 +66,9 @@ func (x *exchange) checkForm() *refusal {
 	switch r.Method {
 	case http.MethodConnect, http.MethodTrace:
 		return malformed(http.StatusMethodNotAllowed, "method is not supported")
+	}
+	if !strict.IsMethod(r.Method) { // "trace" with HTTP/2
+		return malformed(http.StatusBadRequest, "malformed method")
 	}
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
 	scheme := "http"
@@ -132,8 +136,8 @@ func (x *exchange) checkDestination() *refusal {
 	return nil
 }
 
-// Headers by which some servers take a request for one of another method, or another path. "_" is "-" to servers that
-// give headers to programs as variables (RFC 3875 §4.1.18).
+// Headers by which some servers take a request for one of another method, or another path. All punctuation is "-" to servers
+// that give headers to programs as variables (RFC 3875 §4.1.18).
 var (
 	methodHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override"}
 	pathHeaders   = []string{"x-original-url", "x-rewrite-url"}
@@ -143,11 +147,19 @@ var (
 // isOneOf compares the name of a header as the least careful server does.
 func isOneOf(name string, list []string) bool {
 	for _, other := range list {
-		if len(name) == len(other) && strings.EqualFold(strings.ReplaceAll(name, "_", "-"), other) {
+		if len(name) == len(other) && strings.EqualFold(strings.Map(dash, name), other) {
 			return true
 		}
 	}
 	return false
+}
+
+// dash makes "-" of punctuation.
+func dash(r rune) rune {
+	if '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z' {
+		return r
+	}
+	return '-'
 }
 
 func (x *exchange) checkRules() *refusal {
@@ -190,7 +202,7 @@ func (x *exchange) checkOverride(name, value string) *refusal {
 			return malformed(http.StatusForbidden, err.Error())
 		}
 		return x.ask(x.request.Method, &path)
-	case strings.Contains(name, "_") && isOneOf(name, frameHeaders):
+	case strings.Map(dash, name) != name && isOneOf(name, frameHeaders):
 		return malformed(http.StatusBadRequest, "header name that imitates another")
 	}
 	return nil

@@ -74,7 +74,7 @@ func (f *frames) ask(fields ...string) string {
 func TestHTTP2Requests(t *testing.T) {
 	up, issuer := secureUpstream(t, nil)
 	old, oldIssuer := secureUpstreamOf(t, nil, "http/1.1")
-	e := begin(t, settings{http: decrypting(t, "GET a.test/*", "GET b.test/*"), secrets: map[string]string{protocol.SecretUpstreamCA: issuer + oldIssuer}})
+	e := begin(t, settings{http: decrypting(t, "GET a.test/*", "GET b.test/*", "* a.test/c"), secrets: map[string]string{protocol.SecretUpstreamCA: issuer + oldIssuer}})
 	for _, to := range []*upstream{up, old} {
 		for _, tc := range []struct {
 			name, want string
@@ -101,6 +101,9 @@ func TestHTTP2Requests(t *testing.T) {
 			{"content-length", "4xx", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "content-length", "5"}},
 			{"imitated header", "400", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "content_length", "5"}},
 			{"imitated override", "403", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "x_http_method_override", "PUT"}},
+			{"other punctuation", "400", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "content.length", "5"}},
+			{"override with other punctuation", "403", []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/", "x.http~method", "PUT"}},
+			{"lower case", "400", []string{":method", "trace", ":scheme", "https", ":authority", "a.test", ":path", "/c"}},
 			{"denied", "403", []string{":method", "POST", ":scheme", "https", ":authority", "a.test", ":path", "/"}},
 		} {
 			before := to.count()

@@ -84,6 +84,9 @@ func (h *head) requestLine(line []byte) *Refusal {
 	return h.target(method, target)
 }
 
+// IsMethod reports whether a method may be sent on, for who reads requests in another form than that of HTTP/1.
+func IsMethod(s string) bool { return isMethod([]byte(s)) }
+
 // isMethod is stricter than the grammar, which knows lower case as well: a reader that ignores case would see another
 // method than one that does not.
 func isMethod(b []byte) bool {
