@@ -184,6 +184,9 @@ func (x *exchange) why(err error) *refusal {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return bad(http.StatusBadGateway, "connection_terminated", "the server closed the connection")
 	}
+	if x.echo != nil { // the error may repeat what the server has, and so the credential
+		return bad(http.StatusBadGateway, "http_protocol_error", "the server's answer is malformed")
+	}
 	return bad(http.StatusBadGateway, "http_protocol_error", "the server's answer: "+err.Error())
 }
 

@@ -2,6 +2,8 @@ package intercept
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -174,6 +176,7 @@ func (x *exchange) answered(r *http.Response) error {
 	}
 	if x.echo != nil {
 		x.echo.Redact(r.Header)
+		x.echo.Redact(r.Trailer) // of which there are the names that were announced
 		r.Status = x.echo.Text(r.Status)
 	}
 	if r.StatusCode != http.StatusSwitchingProtocols {
@@ -182,13 +185,24 @@ func (x *exchange) answered(r *http.Response) error {
 		}
 		return nil
 	}
-	if !x.upgrade || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") ||
+	if !x.upgrade || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || !accepts(r) ||
 		!httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
 		return errUpgrade
 	}
 	x.upgraded = true
 	x.s.strict.Upgraded() // the client may speak as soon as it has the answer
 	return nil
+}
+
+// accepts reports whether a server has understood a request for a WebSocket (RFC 6455 §4.2.2): whoever can have it give the
+// status 101 for another reason is not to get a connection on which it still reads requests.
+func accepts(r *http.Response) bool {
+	keys, accepted := r.Request.Header["Sec-Websocket-Key"], r.Header["Sec-Websocket-Accept"]
+	if len(keys) != 1 || len(accepted) != 1 {
+		return false
+	}
+	sum := sha1.Sum([]byte(keys[0] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return accepted[0] == base64.StdEncoding.EncodeToString(sum[:])
 }
 
 var errUpgrade = errors.New("the server switched to a protocol that was not asked for")
