@@ -1,6 +1,7 @@
 package shown
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -156,5 +157,39 @@ func TestAbsent(t *testing.T) {
 	}
 	if got := open(t, h, kernel.AtCWD, dir+"/hosts", unix.O_CREAT); got != pass {
 		t.Errorf("a file that is to be made: %s, want %s", got, pass)
+	}
+}
+
+// A path that leads elsewhere from one look to the next tells of the file or of nothing.
+func TestStatOfMovingPath(t *testing.T) {
+	dir := place(t)
+	h := newTest(t, dir+"/hosts", true)
+	own, _ := identity(dir + "/hosts")
+	nr, _ := abi.SyscallNumber(abi.AMD64, "statx")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2000 {
+			for _, target := range []string{"sub/hosts", "hosts"} {
+				_ = os.Symlink(target, dir+"/next")
+				_ = os.Rename(dir+"/next", dir+"/moving")
+			}
+		}
+	}()
+	for moving := true; moving; {
+		select {
+		case <-done:
+			moving = false
+		default:
+		}
+		m := &supervisetest.Memory{Bytes: append([]byte(dir+"/moving\x00"), make([]byte, 256)...)}
+		at := supervisetest.Base + uint64(len(dir)+len("/moving")+1)
+		c := supervise.NewCall(os.Getpid(), nr, [6]uint64{uint64(uint32(0xffffff9c)), supervisetest.Base, 0, unix.STATX_ALL, at}, m)
+		if h.Handle(c).String() == pass {
+			continue
+		}
+		if ino := binary.NativeEndian.Uint64(m.Bytes[at-supervisetest.Base+0x20:]); ino != 0 && ino != own.Ino {
+			t.Fatalf("inode %d is told of, which is not that of the file, %d", ino, own.Ino)
+		}
 	}
 }
