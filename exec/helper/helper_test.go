@@ -106,6 +106,19 @@ func FuzzParseHosts(f *testing.F) {
 	})
 }
 
+func TestIsCertificate(t *testing.T) {
+	const one = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+	for text, want := range map[string]bool{
+		"": true, one: true, one + one: false, "\n" + one: false, one + "x": false, "x\n" + one: false, "x": false, one[:len(one)-1]: false,
+		"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n":         false,
+		"-----BEGIN CERTIFICATE-----\nA: b\n\nAAAA\n-----END CERTIFICATE-----\n": false,
+	} {
+		if got := isCertificate([]byte(text)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
 // A program that is none of ours ends the start, at once and with what it said.
 func TestStartResolverFails(t *testing.T) {
 	runtime.LockOSThread()

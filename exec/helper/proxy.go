@@ -1,6 +1,9 @@
 package helper
 
 import (
+	"bytes"
+	"encoding/pem"
+	"errors"
 	"fmt"
 
 	"github.com/sandlock-go/sandlock/proxy/protocol"
@@ -46,6 +49,18 @@ func (x *Proxy) begin(l *Line, c ProxyConfig) error {
 	if !ok {
 		return fmt.Errorf("it says %T", m)
 	}
+	if !isCertificate(ready.CA) {
+		return errors.New("what it says of its authority is not a certificate")
+	}
 	x.CA = ready.CA
 	return nil
+}
+
+// isCertificate holds for one certificate (PEM) and nothing else, or for nothing: it goes to files.
+func isCertificate(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	block, rest := pem.Decode(b)
+	return block != nil && block.Type == "CERTIFICATE" && len(block.Headers)+len(rest) == 0 && bytes.Equal(pem.EncodeToMemory(block), b)
 }
