@@ -38,6 +38,7 @@ type proxy struct {
 	open    map[uint32]proxied       // connections that the helper has, by its number for them
 	last    uint32
 	meant   meant
+	closer  supervise.Closer
 }
 
 type listener struct {
@@ -49,6 +50,10 @@ type listener struct {
 type begun struct {
 	proxied
 	when time.Time
+	// socket is the sandbox's end. It is held until the connection has been accepted: so long nobody else can have its
+	// address, whatever becomes of the connection.
+	socket int
+	held   bool // socket is a duplicate of ours
 }
 
 // proxied is a connection of the sandbox.
@@ -67,7 +72,9 @@ type bundle struct {
 
 const (
 	// maxBegun bounds connections that were begun and not accepted. Those that fail stay for a while.
-	maxBegun  = 4096
+	maxBegun = 1024
+	// maxOpen bounds the connections that the helper is thought to have, which is for it to say.
+	maxOpen   = 1 << 17
 	begunTime = time.Minute
 )
 
@@ -235,6 +242,9 @@ func (p *proxy) drain() {
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.helper.FD), Events: unix.POLLIN}}, int(max(left, 0))); n == 0 && err == nil {
 			return
 		}
+		if time.Now().After(end) {
+			return // it has more to tell than there can be
+		}
 		m, err := p.helper.Receive()
 		if errors.Is(err, unix.EAGAIN) {
 			continue
@@ -257,6 +267,7 @@ func (p *proxy) end() {
 		_ = unix.Close(l.fd)
 	}
 	p.listeners = nil
+	p.forget(0)
 }
 
 // wire has the loop serve the proxy.
@@ -286,16 +297,17 @@ func (p *proxy) at(destination netip.AddrPort) (at netip.AddrPort, ok bool) {
 	return at, true
 }
 
-// made expects a connection from an address.
-func (p *proxy) made(tid int, from, destination, real netip.AddrPort) error {
+// made expects a connection of a socket that has this address.
+func (p *proxy) made(tid, socket int, from, destination, real netip.AddrPort) error {
 	if len(p.begun) >= maxBegun {
-		p.forget()
+		p.forget(begunTime)
 	}
 	if len(p.begun) >= maxBegun {
 		return unix.EAGAIN
 	}
 	canonical := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(query.Canonical(a.Addr()), a.Port()) }
-	p.begun[from] = begun{proxied{tid, canonical(destination), canonical(real)}, time.Now()}
+	p.drop(from)
+	p.begun[from] = begun{proxied{tid, canonical(destination), canonical(real)}, time.Now(), socket, false}
 	p.meant.add(from, destination)
 	// As a rule it has arrived by now.
 	for _, l := range p.listeners {
@@ -303,16 +315,49 @@ func (p *proxy) made(tid int, from, destination, real netip.AddrPort) error {
 			p.accept(l.fd)
 		}
 	}
+	b, waits := p.begun[from]
+	if !waits {
+		return nil
+	}
+	duplicate, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		delete(p.begun, from)
+		return unix.EAGAIN
+	}
+	b.socket, b.held = duplicate, true
+	p.begun[from] = b
 	return nil
 }
 
 // forget drops what was begun and has not arrived for long.
-func (p *proxy) forget() {
+func (p *proxy) forget(after time.Duration) {
 	for from, b := range p.begun {
-		if time.Since(b.when) > begunTime {
-			delete(p.begun, from)
+		if time.Since(b.when) >= after {
+			p.drop(from)
 		}
 	}
+}
+
+// drop forgets a connection that was begun.
+func (p *proxy) drop(from netip.AddrPort) {
+	if b, ok := p.begun[from]; ok && b.held {
+		p.closer.Close(b.socket)
+	}
+	delete(p.begun, from)
+}
+
+// leads reports whether the socket is connected to one of our listeners from an address.
+func (p *proxy) leads(fd int, from netip.AddrPort) bool {
+	var ends [2]netip.AddrPort
+	for i := range ends {
+		name, err := socket.NameOf(fd, i == 1)
+		if err != nil {
+			return false
+		}
+		at, _ := name.Internet()
+		ends[i] = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return ends[0] == from && slices.ContainsFunc(p.listeners, func(l listener) bool { return l.at == ends[1] })
 }
 
 // accept takes connections that have arrived at a listener, as long as the helper has room for them.
@@ -339,7 +384,10 @@ func (p *proxy) hand(conn int, from netip.AddrPort) {
 	if !ok || p.helper.FD < 0 {
 		return
 	}
-	delete(p.begun, from)
+	defer p.drop(from)
+	if len(p.open) >= maxOpen || !p.leads(b.socket, from) {
+		return
+	}
 	for p.last++; p.last == 0 || p.taken(p.last); p.last++ {
 	}
 	names := p.names(b.destination.Addr())
@@ -443,6 +491,7 @@ func (p *proxy) lose(err error) {
 	p.loop.Unwatch(p.helper.FD)
 	p.helper.Hang()
 	clear(p.open)
+	p.forget(0)
 	reason := err.Error()
 	if said := p.helper.Complaint(); said != "" {
 		reason += ": " + said

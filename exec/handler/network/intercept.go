@@ -15,9 +15,9 @@ type Intercept struct {
 	// At returns where a connection to an allowed destination is to be made instead, a loopback address; ok is false for a
 	// destination that stays what it is. The connection is refused where the address is not valid.
 	At func(destination netip.AddrPort) (at netip.AddrPort, ok bool)
-	// Made tells of a connection that a thread has made there, or is making: its own address, the destination, and where
-	// that really is. An error is the call's.
-	Made func(tid int, from, destination, real netip.AddrPort) error
+	// Made tells of a connection that a thread has made there, or is making: its socket, which the handler will close, its own
+	// address, the destination, and where that really is. An error is the call's.
+	Made func(tid, socket int, from, destination, real netip.AddrPort) error
 }
 
 // intercept has to, the address of an allowed destination, lead to us where connections there are intercepted. made is then
@@ -44,7 +44,7 @@ func (h *Handler) intercept(
 	return func(s *socket.Socket) error {
 		from, err := local(s.FD)
 		if err == nil {
-			err = h.policy.Intercept.Made(tid, from, destination, real)
+			err = h.policy.Intercept.Made(tid, s.FD, from, destination, real)
 		}
 		return err
 	}, nil
