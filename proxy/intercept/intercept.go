@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/query"
 	"github.com/sandlock-go/sandlock/proxy/ca"
@@ -39,6 +40,10 @@ const Descriptor = 3
 
 // Run is the job. It ends when the executor does, and the process with it.
 func Run(fd int) error {
+	// Before it has the secrets.
+	if err := kernel.HideSelf(); err != nil {
+		return err
+	}
 	_, err := run(fd, confine.Enter)
 	return err
 }
