@@ -11,6 +11,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/socket"
+	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
@@ -146,23 +147,27 @@ func TestMaxOpen(t *testing.T) {
 	}
 }
 
+// slow is a journal that takes its time, as a file on a busy disk.
+type slow struct{}
+
+func (slow) Record(supervise.Event) { time.Sleep(100 * time.Microsecond) }
+
 // A helper that has always something to tell does not keep a run from ending.
 func TestDrainEnds(t *testing.T) {
 	p, theirs := newTestProxy(t)
+	p.journal = slow{}
 	stop := make(chan struct{})
-	for range 4 {
-		go func() {
-			m := protocol.Encode(protocol.Closed{Connection: 1})
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					_ = unix.Sendto(theirs, m, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-				}
+	go func() {
+		m := protocol.Encode(protocol.Access{Connection: 1})
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Sendto(theirs, m, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 			}
-		}()
-	}
+		}
+	}()
 	defer close(stop)
 	ended := make(chan struct{})
 	go func() {
