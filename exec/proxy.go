@@ -39,6 +39,7 @@ type proxy struct {
 	last    uint32
 	meant   meant
 	closer  supervise.Closer
+	stalled bool // the helper does not read: nothing is watched but that
 }
 
 type listener struct {
@@ -273,12 +274,39 @@ func (p *proxy) end() {
 // wire has the loop serve the proxy.
 func (p *proxy) wire(loop *supervise.Loop, j supervise.Journal) (*network.Intercept, error) {
 	p.loop, p.journal = loop, j
+	return &network.Intercept{At: p.at, Made: p.made}, p.watch()
+}
+
+func (p *proxy) watch() error {
 	for _, l := range p.listeners {
-		if err := loop.Watch(l.fd, func() { p.accept(l.fd) }); err != nil {
-			return nil, err
+		if err := p.loop.Watch(l.fd, func() { p.accept(l.fd) }); err != nil {
+			return err
 		}
 	}
-	return &network.Intercept{At: p.at, Made: p.made}, loop.Watch(p.helper.FD, p.receive)
+	return p.loop.Watch(p.helper.FD, p.receive)
+}
+
+// stall leaves everything until the helper reads: the loop would go round and round meanwhile.
+func (p *proxy) stall() {
+	if p.stalled {
+		return
+	}
+	p.stalled = true
+	for _, l := range p.listeners {
+		p.loop.Unwatch(l.fd)
+	}
+	p.loop.Unwatch(p.helper.FD)
+	if err := p.loop.WatchWrites(p.helper.FD, p.resume); err != nil {
+		p.lose(err)
+	}
+}
+
+func (p *proxy) resume() {
+	p.loop.Unwatch(p.helper.FD)
+	p.stalled = false
+	if err := p.watch(); err != nil {
+		p.lose(err)
+	}
 }
 
 // at returns our listener for a destination whose connections are intercepted, in the same family.
@@ -364,6 +392,7 @@ func (p *proxy) leads(fd int, from netip.AddrPort) bool {
 func (p *proxy) accept(fd int) {
 	for range fairShare {
 		if p.helper.FD >= 0 && !writable(p.helper.FD) {
+			p.stall()
 			return
 		}
 		conn, name, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
@@ -470,7 +499,8 @@ func writable(fd int) bool {
 func (p *proxy) receive() {
 	for range fairShare {
 		if !writable(p.helper.FD) {
-			return // it is to read first
+			p.stall() // it is to read first
+			return
 		}
 		m, err := p.helper.Receive()
 		if errors.Is(err, unix.EAGAIN) {

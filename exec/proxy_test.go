@@ -102,6 +102,7 @@ func TestBegunIsNobodyElses(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		p, theirs := newTestProxy(t)
 		flood(t, p.helper.FD) // the helper does not read for now
+		p.stalled = true
 		fd, from, err := dialed(t, p, 0)
 		if err != nil {
 			t.Fatal(err)

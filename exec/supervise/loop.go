@@ -65,7 +65,15 @@ func (l *Loop) Watch(fd int, ready func()) error {
 	return nil
 }
 
-// Unwatch ends Watch. It is called before fd is closed.
+// WatchWrites has ready called whenever fd can be written to, or its other end is gone. A descriptor is watched for one of both.
+func (l *Loop) WatchWrites(fd int, ready func()) error {
+	if err := l.watch(fd, unix.EPOLLOUT, ready); err != nil {
+		return fmt.Errorf("watch descriptor: %w", err)
+	}
+	return nil
+}
+
+// Unwatch ends Watch and WatchWrites. It is called before fd is closed.
 func (l *Loop) Unwatch(fd int) {
 	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	delete(l.sources, int32(fd))
