@@ -17,6 +17,9 @@ import (
 // maxStreams bounds the requests at a time of an HTTP/2 connection.
 const maxStreams = 250
 
+// connectionBodies bounds what is held of the bodies of its requests, in bytes.
+const connectionBodies = 256 << 10
+
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
@@ -77,9 +80,11 @@ func (p *proxy) newServer() (*http.Server, *feed) {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	server := &http.Server{
-		Handler:           http.HandlerFunc(p.handle),
-		Protocols:         &protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		Handler:   http.HandlerFunc(p.handle),
+		Protocols: &protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: connectionBodies, MaxReceiveBufferPerConnection: connectionBodies,
+		},
 		ReadHeaderTimeout: p.headTime(),
 		IdleTimeout:       p.idleTime(),
 		MaxHeaderBytes:    int(p.limits.HeaderBytes),

@@ -22,6 +22,10 @@ const (
 	maxIdle      = 256
 	maxIdleOfOne = 64
 	idleServer   = 90 * time.Second
+	// streamAnswer and connectionAnswers bound what is held of the answers of an HTTP/2 server that the client does not take,
+	// in bytes. net/http would hold 4 MiB of each. One stream at a time is as fast as streamAnswer in the time of a round trip.
+	streamAnswer      = 1 << 20
+	connectionAnswers = 64 << 20
 )
 
 func (p *proxy) newTransport() *http.Transport {
@@ -36,7 +40,10 @@ func (p *proxy) newTransport() *http.Transport {
 		MaxResponseHeaderBytes: int64(p.limits.HeaderBytes),
 		ExpectContinueTimeout:  time.Second,
 		// A server that has gone without a word is noticed.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: dialTime, PingTimeout: dialTime / 2},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: dialTime, PingTimeout: dialTime / 2,
+			MaxReceiveBufferPerStream: streamAnswer, MaxReceiveBufferPerConnection: connectionAnswers,
+		},
 	}
 }
 
