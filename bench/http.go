@@ -47,8 +47,8 @@ const (
 
 // Ports that bench/http.cue and bench/nginx.conf name.
 const (
-	webPlain  = 39520
-	webSecure = 39521
+	webPlain  = 29520
+	webSecure = 29521
 )
 
 // webSide is one way from the client to the server.
@@ -81,7 +81,7 @@ func (w workshop) measureHTTP(runs int) (h HTTP, err error) {
 		progress("without nginx: %v", err)
 	} else {
 		defer nginx.end()
-		sides = append(sides, webSide{sideNginx, nil, 39523, 39524}, webSide{sideDefault, nil, 39525, 39526})
+		sides = append(sides, webSide{sideNginx, nil, 29523, 29524}, webSide{sideDefault, nil, 29525, 29526})
 	}
 	progress("requests")
 	if h.Traffic, err = w.measureRequests(sides); err != nil {
@@ -142,8 +142,8 @@ func (w workshop) buildHTTP() error {
 		return errors.New("bench/http.cue has no http")
 	}
 	for name, more := range map[string]string{
-		"hosts": `network: allow: ["tcp://bench.test:39520,39521"]`,
-		"plain": `http: {allow: ["GET bench.test/*", "POST bench.test/take"], ports: [39520, 39521]}`,
+		"hosts": `network: allow: ["tcp://bench.test:29520,29521"]`,
+		"plain": `http: {allow: ["GET bench.test/*", "POST bench.test/take"], ports: [29520, 29521]}`,
 		"http":  string(text[len(rules):]),
 	} {
 		source := w.path("web/" + name + ".cue")
