@@ -391,7 +391,7 @@ func (p *place) send(policy string, table []wire) [][]answer {
 	for i := range table {
 		table[i].Send = strings.ReplaceAll(table[i].Send, "$CASE", fmt.Sprintf("X-Case: %d", i))
 	}
-	in, err := json.Marshal(table)
+	in, err := json.Marshal(latin1(table))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -460,4 +460,17 @@ func (p *place) in(t *testing.T) *place {
 	sub := *p
 	sub.Box, sub.t = p.In(t), t
 	return &sub
+}
+
+// latin1 has each byte of what is sent stand as a character of its own.
+func latin1(table []wire) []wire {
+	list := slices.Clone(table)
+	for i := range list {
+		var text strings.Builder
+		for _, b := range []byte(list[i].Send) {
+			text.WriteRune(rune(b))
+		}
+		list[i].Send = text.String()
+	}
+	return list
 }
