@@ -242,8 +242,8 @@ func (u *upstream) count() int {
 type place struct {
 	*exectest.Box
 	t        *testing.T
-	upstream string // file of the authority of the servers
-	out      string // where ca_out goes
+	upstream string   // file of the authority of the servers
+	out      string   // where ca_out goes
 	reads    []string // what policies grant besides
 }
 
