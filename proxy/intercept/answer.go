@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/sandlock-go/sandlock/proxy/strict"
 )
 
 // proxyName is what answers of our own are known by, in Proxy-Status (RFC 9209).
@@ -129,13 +131,19 @@ func takesJSON(accept []string) bool {
 
 // failed answers for a server that did not.
 func (x *exchange) failed(err error) {
-	if x.request.Context().Err() != nil {
+	if x.request.Context().Err() != nil && !x.malformedBody() {
 		x.record.Reason = "the client went away"
 		panic(http.ErrAbortHandler)
 	}
 	bad := x.why(err)
-	bad.close = bad.close || x.request.ProtoMajor == 1 && x.body.failure() != nil
+	bad.close = bad.close || x.request.ProtoMajor == 1 && (x.body.failure() != nil || x.malformedBody())
 	x.refuse(bad)
+}
+
+// malformedBody reports whether the framing of the body is wrong. net/http takes the connection for lost then, but the client
+// is there, and is told.
+func (x *exchange) malformedBody() bool {
+	return x.s.strict != nil && errors.Is(x.s.strict.Broken(), strict.ErrBody)
 }
 
 // why says what an error on the way to the server or back is.
@@ -155,7 +163,7 @@ func (x *exchange) why(err error) *refusal {
 	switch {
 	case errors.As(failed, &body):
 		return tooLarge(uint64(body.Limit))
-	case failed != nil && !isTimeout(failed):
+	case failed != nil && !isTimeout(failed), x.malformedBody():
 		refused := malformed(http.StatusBadRequest, "malformed request body")
 		refused.close = true
 		return refused
