@@ -199,7 +199,7 @@ func clientNames(args []string) error {
 	var mu sync.Mutex
 	outcomes := map[string]int{}
 	work := make(chan int)
-	for range 4 {
+	for range 16 {
 		group.Go(func() {
 			for i := range work {
 				said := "ok"

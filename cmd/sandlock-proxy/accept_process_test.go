@@ -24,12 +24,16 @@ type running struct {
 	p                *place
 }
 
-// run starts a script, and waits until it says "ready" by [go_on] for the first time.
+// run starts a command, and waits until it is ready.
 func (p *place) run(o exectest.Opts) *running {
 	p.t.Helper()
 	r := &running{Process: exectest.Start(p.t, o), p: p}
 	r.executor = r.Cmd.Process.Pid
-	r.wait("ready")
+	limit := o.Timeout
+	if limit == 0 {
+		limit = time.Minute
+	}
+	exectest.Within(p.t, limit, "the command is ready", func() bool { return r.at("ready") })
 	exectest.Within(p.t, 10*time.Second, "the helper runs", func() bool {
 		r.helper = childOf(r.executor, "sandlock-proxy")
 		return r.helper > 0
@@ -51,10 +55,13 @@ def step(name):
 // wait waits for a step of the script.
 func (r *running) wait(step string) {
 	r.p.t.Helper()
-	exectest.Within(r.p.t, 30*time.Second, "the script comes to "+step, func() bool {
-		_, err := os.Stat(filepath.Join(r.p.Work, step))
-		return err == nil
-	})
+	exectest.Within(r.p.t, 30*time.Second, "the script comes to "+step, func() bool { return r.at(step) })
+}
+
+// at reports whether the command has come to a step.
+func (r *running) at(step string) bool {
+	_, err := os.Stat(filepath.Join(r.p.Work, step))
+	return err == nil
 }
 
 func (r *running) goOn(step string) {
