@@ -91,6 +91,10 @@ var rules = []rule{
 		from: within("proxy/strict"), forbid: notStandard,
 	},
 	{
+		name: "the server and client of HTTP are the intercepting proxy's alone",
+		from: outside(within("proxy"), "proxy/intercept", "proxy/credential"), forbid: foreign("net/http"),
+	},
+	{
 		name: "DNS messages are the resolver's alone",
 		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
@@ -299,6 +303,8 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> " + module + "/ir"},
 		{"reader of heads to others", graph{"proxy/strict": {"golang.org/x/net/http/httpguts"}},
 			"the reader of HTTP/1 heads imports the standard library alone: proxy/strict -> golang.org/x/net/http/httpguts"},
+		{"HTTP in the resolver", graph{"proxy/resolver": {"net/http"}},
+			"the server and client of HTTP are the intercepting proxy's alone: proxy/resolver -> net/http"},
 		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
 			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
@@ -323,6 +329,7 @@ func TestImportCheckerAllows(t *testing.T) {
 		"proxy/confine":             {module + "/exec/kernel"},
 		"proxy/ca":                  {module + "/proxy/protocol"},
 		"proxy/strict":              {"net/netip", "sync"},
+		"proxy/intercept":           {"net/http", module + "/ir", module + "/ir/query", module + "/proxy/strict"},
 		"proxy/resolver":            {"github.com/miekg/dns", module + "/proxy/protocol"},
 	}
 	if got := check(allowed, rules); len(got) > 0 {

@@ -51,6 +51,7 @@ let all = ""; s.on("data", d => all += d); s.on("end", () => console.log(all.spl
 
 // Clients that people use reach what they may, and fail in their own words where they may not.
 func Test_network_clients(t *testing.T) {
+	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/repository.git/info/refs") {
 			fmt.Fprintf(w, "%s\trefs/heads/main\n", strings.Repeat("1", 40))
@@ -130,6 +131,7 @@ s.connect($PORT, "$HOST", e => { if (e) throw e; s.send("hello"); });`}, "olleh"
 
 // The same for clients that send datagrams: the server turns round what it receives.
 func Test_network_clients_datagrams(t *testing.T) {
+	t.Parallel()
 	server, other := echoBackwards(t), newSink(t, "udp4", "127.0.0.1:0")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)

@@ -98,6 +98,7 @@ func Test_network_deny(t *testing.T) {
 
 // Nothing that another thread changes during a call leads it elsewhere than it was decided.
 func Test_escape_41_connect_races(t *testing.T) {
+	t.Parallel()
 	l, forbidden := listen(t, "tcp4", "127.0.0.1:0"), listen(t, "tcp4", "127.0.0.1:0")
 	udp, forbiddenUDP := datagramListener(t, "127.0.0.1:0"), datagramListener(t, "127.0.0.1:0")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
@@ -106,21 +107,17 @@ func Test_escape_41_connect_races(t *testing.T) {
 			port(l), udp.LocalAddr().(*net.UDPAddr).Port))
 		ok, no := udp.LocalAddr().String(), forbiddenUDP.LocalAddr().String()
 		both := "value connected=some refused=some"
-		times := "100000"
-		if !u.Root() {
-			times = "10000" // the same code
-		}
-		if got := b.Attempt(policy, "connect-race", ok, no, datagram, times); got != both {
+		if got := b.Attempt(policy, "connect-race", ok, no, datagram, raced(u, 100000)); got != both {
 			t.Errorf("datagrams: %s", got)
 		}
-		if got := b.Attempt(policy, "connect-race", l.Addr().String(), forbidden.Addr().String(), stream, "3000"); got != both {
+		if got := b.Attempt(policy, "connect-race", l.Addr().String(), forbidden.Addr().String(), stream, raced(u, 3000)); got != both {
 			t.Errorf("streams: %s", got)
 		}
-		if got := b.Attempt(policy, "family-race", no, "20000"); got != "value sent=none" {
+		if got := b.Attempt(policy, "family-race", no, raced(u, 20000)); got != "value sent=none" {
 			t.Errorf("families: %s", got)
 		}
 		// The port of the allowed datagrams is no stream's, and the other way round.
-		if got := b.Attempt(policy, "dup-race", ok, "127.0.0.1:"+port(l), "20000"); got != "value sent=some" {
+		if got := b.Attempt(policy, "dup-race", ok, "127.0.0.1:"+port(l), raced(u, 20000)); got != "value sent=some" {
 			t.Errorf("descriptors: %s", got)
 		}
 		if n := forbiddenUDP.received.Load(); n > 0 {
@@ -171,7 +168,6 @@ func blackHole(t *testing.T) string {
 // A connection that is not answered delays its caller alone, ends when its socket's time is over or a signal comes, and
 // leaves nothing behind when its caller is killed.
 func Test_network_blocked_connect(t *testing.T) {
-	t.Parallel()
 	py := python(t)
 	hole := blackHole(t)
 	l := listen(t, "tcp4", "127.0.0.1:0")
@@ -223,7 +219,7 @@ if os.fork() == 0:
 os.wait()
 os._exit(0)`
 	want := "others connect\nkilled by 9\ntimeout 115\npython's timeout\nat once 115\ninterrupted\nstill waits"
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		policy := withNetwork(b, fmt.Sprintf(`allow: ["tcp://127.0.0.1:%s,%s"]`, holePort, port(l)))
 		wantRun(t, b.Run(policy, py, "-c", script, holePort, port(l)), 0, want)
@@ -234,6 +230,7 @@ os._exit(0)`
 }
 
 func Test_network_unix_sockets(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		granted, outside, named := b.Dir("granted"), b.Dir("readable"), b.Dir("named")
@@ -268,6 +265,7 @@ func Test_network_unix_sockets(t *testing.T) {
 
 // Abstract names of the host stay out of reach, those of the sandbox do not; and servers inside can be reached by path.
 func Test_network_unix_inside(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	name := fmt.Sprintf("sandlock-test-%d", time.Now().UnixNano())
 	listen(t, "unix", "@"+name)
@@ -308,6 +306,7 @@ a.sendall(b"pair"); print(b.recv(9).decode())`
 
 // What the kernel takes for no address of the socket's family is none of ours either, and costs the executor nothing.
 func Test_network_foreign_addresses(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	l := listen(t, "tcp4", "127.0.0.1:0")
 	script := `

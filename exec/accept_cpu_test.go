@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
 )
@@ -34,7 +33,7 @@ print(total, time.monotonic() - start > 1.5 * sum(os.times()[:2]))`
 
 func Test_supervisor_8_12_13_cpu(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		// Without the limit it takes as long as it computes, or longer where the machine is busy.
 		wantRun(t, b.Run(b.Policy(b.Base(throttled(25))), py, "-c", sumScript), 0, "1999999000000 True")
@@ -64,13 +63,20 @@ func Test_escape_35_cpu_share(t *testing.T) {
 			{"escape_35_sigcont_by_a_timer", "burn-timer", true},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
+				if tc.attempt != "burn-nice" { // outside, it would get what the others leave
+					t.Parallel()
+				}
 				b := b.In(t)
 				printed := b.Attempt(artifact, tc.attempt, "600")
 				if tc.killed && printed == "signal 9" {
 					return
 				}
 				inside := share(t, printed)
-				if outside := share(t, b.Control(tc.attempt, "200")); inside > 0.3 || inside > outside {
+				outside := 0.0
+				for try := 0; try < 10 && outside < inside; try++ { // what a busy machine leaves may be as little
+					outside = share(t, b.Control(tc.attempt, "200"))
+				}
+				if inside > 0.3 || inside > outside {
 					t.Errorf("%.0f %% of a core inside and %.0f %% outside, want 10 %%", inside*100, outside*100)
 				}
 			})
@@ -84,11 +90,13 @@ func Test_throttle_is_no_job_control(t *testing.T) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(throttled(10)))
 		t.Run("executor_on_a_terminal", func(t *testing.T) {
+			t.Parallel()
 			b := b.In(t)
 			got, _ := onTerminal(t, b, exectest.Executor(t), "-q", artifact, "--", b.Probe, "burn-loop", "500")
 			share(t, strings.TrimSpace(got))
 		})
 		t.Run("parent_that_asks_for_stopped_children", func(t *testing.T) {
+			t.Parallel()
 			b := b.In(t)
 			// A parent that is not scheduled for longer than the freezer waits can see a stop: on a busy machine.
 			script := `
@@ -110,6 +118,7 @@ print("stopped" if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status))
 			}
 		})
 		t.Run("stopped_by_itself", func(t *testing.T) {
+			t.Parallel()
 			b := b.In(t)
 			// The stopped process would print ok if somebody continued it.
 			r := b.Sh(artifact, b.Probe+" stop-self pid & until [ -s pid ]; do sleep 0.01; done; exec "+b.Probe+" burn-loop 500")
@@ -121,7 +130,7 @@ print("stopped" if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status))
 }
 
 func Test_throttle_and_the_end(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := "echo $$ > pid; " + b.Probe + " burn-session 60000 & while :; do :; done"
 		for _, tc := range []struct {
@@ -138,7 +147,7 @@ func Test_throttle_and_the_end(t *testing.T) {
 				os.Remove(b.Work + "/pid")
 				o := b.Opts(b.Policy(b.Base(throttled(1))), "/bin/sh", "-c", script)
 				if tc.end == 0 {
-					o.Flags = []string{"--timeout", "1s"}
+					o.Flags = []string{"--timeout", "2s"} // the shell is throttled, too
 				}
 				p := exectest.Start(t, o)
 				pid := readPid(t, b.Work+"/pid")
@@ -154,7 +163,7 @@ func Test_throttle_and_the_end(t *testing.T) {
 				if r := p.Wait(t); r.Code != tc.code {
 					t.Errorf("exit %d, want %d\n%s", r.Code, tc.code, r.Stderr)
 				}
-				exectest.Within(t, time.Second, "the command gone", func() bool { return gone(pid) })
+				wantGone(t, pid)
 			})
 		}
 	})

@@ -12,6 +12,7 @@ import (
 // What is refused, by whomever, is in the report of --explain-denials, with the rule that decides or comes closest and its
 // place.
 func Test_explain_denials(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	const attempts = `
 import os, socket, sys

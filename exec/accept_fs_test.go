@@ -11,7 +11,7 @@ import (
 )
 
 func Test_network_6_24_read_and_write_grants(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		readable := b.Dir("readable")
 		b.File(readable+"/file", "content")
@@ -32,7 +32,7 @@ func Test_network_6_24_read_and_write_grants(t *testing.T) {
 }
 
 func Test_supervisor_8_99_no_etc_grant(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		wantFailure(t, b.Run(b.Policy(withoutEtc), "/bin/cat", "/etc/group"), "Permission denied")
 		r := b.Run(b.Policy(b.Base(exectest.Grants{})), "/bin/cat", "/etc/group")
@@ -45,7 +45,7 @@ func Test_supervisor_8_99_no_etc_grant(t *testing.T) {
 const withoutEtc = `filesystem: read: ["/usr", "/lib", {path: "/lib64", optional: true}, "/bin", "/dev"]`
 
 func Test_supervisor_8_103_ls(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		r := b.Run(b.Policy(b.Base(exectest.Grants{})), "ls", "/bin/")
 		if r.Code != 0 || !strings.Contains(r.Stdout, "\nls\n") {
@@ -55,7 +55,7 @@ func Test_supervisor_8_103_ls(t *testing.T) {
 }
 
 func Test_network_6_26_grants_of_special_files(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		file := b.File(b.Outside+"/file", "content")
 		fifo := b.Outside + "/fifo"
@@ -84,7 +84,7 @@ func Test_required_path_must_exist(t *testing.T) {
 
 // Inside a write grant everything works that works outside: a sandbox that breaks builds would be turned off.
 func Test_write_grant_is_whole(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		wantRun(t, b.Sh(artifact, "echo a > a && chmod 600 a && touch -d @1000 a && stat -c '%a %Y' a"), 0, "600 1000")

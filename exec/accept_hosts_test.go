@@ -41,6 +41,7 @@ print(len(names) > 15, wrong)
 `
 
 func Test_network_6_43_hosts_file(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
@@ -90,6 +91,7 @@ func Test_network_6_43_hosts_file(t *testing.T) {
 
 // Where the file is not granted nothing is shown.
 func Test_hosts_file_not_granted(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		policy := fmt.Sprintf(`filesystem: read: ["/usr", "/lib", "/bin", {path: "/lib64", optional: true}, %q]`+"\n", strings.TrimSuffix(b.Probe, "/probe"))

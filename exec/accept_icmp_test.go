@@ -57,7 +57,7 @@ for address in sys.argv[1:]: print(address, *(echo(address, how) for how in ("se
 // Echo requests reach what a rule about ICMP names.
 func Test_network_icmp(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		addresses := []string{"127.0.0.1", "127.0.0.2", "::1"}
 		const v4, v6, refused, none = "(0, True, True)", "(129, True, True)", "ECONNREFUSED", "EPROTONOSUPPORT"
@@ -91,7 +91,7 @@ func Test_network_icmp(t *testing.T) {
 // ping asks its own address of a UDP socket that it connects, so it needs a rule about UDP as well.
 func Test_network_ping(t *testing.T) {
 	ping := exectest.Program(t, "/usr/bin/ping")
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		ping := ping
 		if u.Root() {

@@ -35,7 +35,7 @@ func bigMachine(t *testing.T, b *exectest.Box) {
 const memTotal = "1048576" // kB
 
 func Test_supervisor_8_26_27_machine_files(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		limited, host := b.Policy(b.Base(machine(`num_cpus: 1, memory: "1G"`))), b.Policy(b.Base(machine(`num_cpus: 1, memory: "1G", machine_files: "host"`)))
@@ -85,7 +85,7 @@ func Test_supervisor_8_26_27_machine_files(t *testing.T) {
 // The memory that is in use follows the ledger, and no field says more than there is.
 func Test_machine_files_are_consistent(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		policy := b.Policy(b.Base(machine(`num_cpus: 1, memory: "1G"`)))
@@ -108,7 +108,7 @@ print([l[0] for l in one], one[0][1:] == one[1][1:])
 
 // A file is what a path leads to.
 func Test_machine_files_under_other_names(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		b.Link("/proc/meminfo", b.Work+"/link")
@@ -177,7 +177,7 @@ func Test_machine_files_under_other_names(t *testing.T) {
 
 // What the policy does not grant is not shown either.
 func Test_machine_files_open_nothing(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		policy := b.Policy(b.Base(exectest.Grants{Read: []string{"/proc/cpuinfo"}, More: `limits: {num_cpus: 1, memory: "1G"}`}))
@@ -190,7 +190,7 @@ func Test_machine_files_open_nothing(t *testing.T) {
 
 // Rules decide before anything is shown; the supervisor then opens files itself where a path matters.
 func Test_machine_files_and_rules(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		show := "grep -c ^processor /proc/cpuinfo; cat /proc/thread-self/root/proc/meminfo | { read name total unit; echo $total; }"
@@ -229,7 +229,7 @@ func Test_machine_files_and_a_callback(t *testing.T) {
 
 // One notified open serves the seed, the machine and whoever has denials explained.
 func Test_machine_files_and_a_seed(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		g := machine(`num_cpus: 1, memory: "1G"`)
@@ -246,7 +246,7 @@ func Test_machine_files_and_a_seed(t *testing.T) {
 
 // A machine that is told to have fewer processors has the command's own.
 func Test_machine_files_follow_the_cores(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		bigMachine(t, b)
 		online, err := os.ReadFile("/sys/devices/system/cpu/online")

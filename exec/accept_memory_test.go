@@ -29,7 +29,7 @@ func wantMemoryKill(t *testing.T, r exectest.Result, size string) {
 
 func Test_supervisor_8_18_memory(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := `
 try:
@@ -57,7 +57,7 @@ print("allocated")`
 
 // What asks for memory in some way, more and less than there is. The probe's own runtime takes about 40 MB.
 func Test_memory_requests(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		limited := b.Policy(b.Base(memory("128M")))
 		for _, tc := range []struct {
@@ -83,6 +83,7 @@ func Test_memory_requests(t *testing.T) {
 			{"overflow", []string{"call", "mmap", "0", "0xffffffffffffffff", "3", "0x22", "-1", "0"}, "errno ENOMEM"},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
 				if got := b.In(t).Attempt(limited, tc.args...); got != tc.want {
 					t.Errorf("%q, want %q", got, tc.want)
 				}
@@ -93,7 +94,7 @@ func Test_memory_requests(t *testing.T) {
 
 // Attempt 34: there is one cap, whichever way memory is asked for.
 func Test_escape_34_memory(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		limited := b.Policy(b.Base(memory("128M")))
 		// What grows without a call is noticed soon: the attempts wait for it, in the sandbox.
@@ -120,6 +121,7 @@ func Test_escape_34_memory(t *testing.T) {
 			{"first_thread_gone", []string{"mem-leaderless", "200"}},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
 				b := b.In(t)
 				args := append([]string{b.Probe}, tc.args...)
 				if tc.args[0] == "mem-memfd" {
@@ -132,6 +134,7 @@ func Test_escape_34_memory(t *testing.T) {
 			})
 		}
 		t.Run("memfd_that_looks_gone", func(t *testing.T) {
+			t.Parallel()
 			// Emptied and sealed: it can be written no more.
 			b := b.In(t)
 			args := []string{"mem-memfd", "40", "1", "unlock"}
@@ -150,6 +153,7 @@ func Test_escape_34_memory(t *testing.T) {
 			{"written_copies", []string{"mem-copies", "30", "8", patience}, []string{"mem-copies", "30", "8", "0"}},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
 				b := b.In(t)
 				r := b.Run(limited, append([]string{b.Probe}, tc.inside...)...)
 				// The command itself may be the largest process.
@@ -179,7 +183,7 @@ print("all")`
 
 func Test_escape_34_system_v_segments(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		lifted := `syscalls: extra_allow: ["sysv_ipc"]`
 		limited := memory("128M")
@@ -192,7 +196,7 @@ func Test_escape_34_system_v_segments(t *testing.T) {
 // A large program can start small ones, by whatever kind of fork.
 func Test_memory_of_a_parent_is_not_charged_to_its_children(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := `
 import os, subprocess, time
@@ -224,7 +228,7 @@ print(len(data) >> 20)`
 // What is killed is the process that asks; the rest goes on.
 func Test_memory_kill_spares_the_others(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		r := b.Sh(b.Policy(b.Base(memory("64M"))), py+` -c 'bytearray(200 << 20)'; echo $?`)
 		wantRun(t, r, 0, "137")
@@ -270,7 +274,7 @@ func Test_memory_runtimes_start(t *testing.T) {
 	if err := os.WriteFile(built, []byte(goProgram), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		goBinary := filepath.Join(b.Work, "program")
 		if text, err := exec.Command("go", "build", "-o", goBinary, built).CombinedOutput(); err != nil {
@@ -298,7 +302,7 @@ func Test_memory_runtimes_start(t *testing.T) {
 }
 
 func Test_machine_as_programs_see_it(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		if got := b.Control("affinity"); !strings.Contains(got, ",") {
 			t.Skipf("needs two processors, has %q", got)

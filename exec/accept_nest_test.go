@@ -11,7 +11,7 @@ import (
 
 // Numbers supervisor 104 and network 70: a sandbox without a supervisor can hold one with, and the inner one narrows.
 func Test_supervisor_8_104_nesting(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		reach := exectest.Grants{
 			Read: []string{filepath.Dir(exectest.Executor(t)), filepath.Dir(b.Work), "/proc"},
@@ -67,7 +67,7 @@ func Test_supervisor_8_104_nesting(t *testing.T) {
 
 // Number 104b: two sandboxes of one starter do not know of each other.
 func Test_supervisor_8_104b_one_after_the_other(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		with := b.Policy(b.Base(exectest.Grants{}))
 		without := b.Policy("filesystem: read: [\"/usr\", \"/lib\", \"/bin\", {path: \"/lib64\", optional: true}]\n")
@@ -82,7 +82,7 @@ func Test_supervisor_8_104b_one_after_the_other(t *testing.T) {
 
 // Number network 71: without a supervisor nothing that needs one is quietly dropped, and what does not is enforced.
 func Test_network_6_71_in_place(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		r, _ := b.Compile(b.Base(exectest.Grants{More: "program: no_supervisor: true\nlimits: {processes: 5, time: \"1s\"}\n"}))
 		for _, field := range []string{"limits.processes", "limits.time"} {
@@ -107,7 +107,7 @@ func Test_network_6_71_in_place(t *testing.T) {
 
 // Number network 68: a policy that may lose every protection still runs.
 func Test_network_6_68_everything_degradable(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{More: `protections: {
 	fs_refer: "degrade", fs_truncate: "degrade", fs_ioctl_dev: "degrade"
@@ -120,7 +120,7 @@ func Test_network_6_68_everything_degradable(t *testing.T) {
 
 // A policy for a newer Landlock than this kernel's refuses to start and says what is missing, unless it may degrade.
 func Test_newer_landlock_than_the_kernel(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		r := b.Run(b.Policy(b.Base(exectest.Grants{More: "target: landlock: 11\n"})), "/bin/true")
 		if r.Code == 0 {

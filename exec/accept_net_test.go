@@ -93,6 +93,7 @@ func netSuite(t *testing.T, more string, attempts []attempt) {
 			return []string{"$LISTENER", l.Addr().String(), "$FREE", "127.0.0.1:" + freePort(t)}
 		},
 		attempts: attempts,
+		alone:    true,
 	}.run(t)
 }
 

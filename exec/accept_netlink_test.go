@@ -11,6 +11,7 @@ const onlyLoopback = "value lo up|loopback|running 127.0.0.1/8 ::1/128"
 
 // Programs learn of the loopback interface only, by whatever library they ask.
 func Test_network_6_37_interfaces(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	const nameIndex = "import socket; print(socket.if_nameindex())"
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
@@ -108,6 +109,7 @@ func Test_netlink_is_for_reading_with_net_admin(t *testing.T) {
 }
 
 func Test_netlink_sockets_behave(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{More: `network: allow: ["tcp://:9"]`}))

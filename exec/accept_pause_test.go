@@ -88,7 +88,7 @@ func wantGoesOn(t *testing.T, pid int) {
 }
 
 func Test_supervisor_8_25_pause_and_resume(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		t.Run("supervisor_8_25_sleep", func(t *testing.T) {
@@ -128,7 +128,7 @@ func Test_supervisor_8_25_pause_and_resume(t *testing.T) {
 			if r := p.Wait(t); r.Code != 137 {
 				t.Errorf("exit %d, want 137 from the second SIGTERM\n%s", r.Code, r.Stderr)
 			}
-			exectest.Within(t, time.Second, "the daemon gone", func() bool { return gone(pid) })
+			wantGone(t, pid)
 		})
 		t.Run("signals_do_not_resume", func(t *testing.T) {
 			b := b.In(t)
@@ -167,7 +167,7 @@ func Test_supervisor_8_25_pause_and_resume(t *testing.T) {
 
 // SIGTSTP and SIGCONT to the executor go to the command, whether or not it is throttled.
 func Test_stop_and_continue_are_forwarded(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for name, grants := range map[string]exectest.Grants{"free": {}, "throttled": throttled(20)} {
 			t.Run(name, func(t *testing.T) {

@@ -60,6 +60,7 @@ func quoted(values ...string) []string {
 }
 
 func Test_supervisor_8_102_network_6_69_names(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("n", 65)
 	acceptsAndRejects(t, "name: %s",
 		quoted("worker", "a.b", "...", long[:64], "with space"),
@@ -67,6 +68,7 @@ func Test_supervisor_8_102_network_6_69_names(t *testing.T) {
 }
 
 func Test_network_6_64_net_rules(t *testing.T) {
+	t.Parallel()
 	t.Run("allow", func(t *testing.T) {
 		acceptsAndRejects(t, "network: allow: [%s]",
 			quoted("tcp://:8080", "foo.com:443", "foo.com:22,443", ":8080", "*:8080", "foo.com", "*", "10.0.0.0/8:80", "::1", "[::1]:443", "fc00::/7",
@@ -80,6 +82,7 @@ func Test_network_6_64_net_rules(t *testing.T) {
 }
 
 func Test_network_6_65_bind_specs(t *testing.T) {
+	t.Parallel()
 	t.Run("allow", func(t *testing.T) {
 		acceptsAndRejects(t, "network: allow_bind: [%s]",
 			[]string{"443", "0", `"9000-9002"`, `"8080,9000-9002", 443, "9001,443"`, `"*"`},
@@ -107,6 +110,7 @@ func Test_network_6_65_bind_specs_enforced(t *testing.T) {
 }
 
 func Test_network_6_66_limits(t *testing.T) {
+	t.Parallel()
 	t.Run("cpu", func(t *testing.T) {
 		acceptsAndRejects(t, "limits: cpu: %s", []string{"1", "100"}, []string{"0", "101", `"50"`})
 	})
@@ -127,6 +131,7 @@ func Test_network_6_66_limits(t *testing.T) {
 }
 
 func Test_network_6_67_protections(t *testing.T) {
+	t.Parallel()
 	t.Run("values", func(t *testing.T) {
 		acceptsAndRejects(t, "protections: %s",
 			[]string{`fs_refer: "strict"`, `fs_refer: "degrade"`, `fs_truncate: "off"`, `net_tcp: "degrade"`},
@@ -166,6 +171,7 @@ func Test_network_6_67_protections(t *testing.T) {
 }
 
 func Test_network_6_71_exclusive_fields(t *testing.T) {
+	t.Parallel()
 	b := exectest.NewBox(t, exectest.Self())
 	for _, policy := range []string{
 		"network: {allow: [\":80\"], deny: [\"10.0.0.0/8\"]}",

@@ -58,6 +58,7 @@ func Test_network_6_15_deny_bind(t *testing.T) {
 
 // Neither an address nor a descriptor that another thread changes gets a socket a port that may not be bound.
 func Test_network_3_11_bind_races(t *testing.T) {
+	t.Parallel()
 	denied := neverEphemeral(t)
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
@@ -72,15 +73,11 @@ func Test_network_3_11_bind_races(t *testing.T) {
 				}
 				t.Run(name+"/"+race, func(t *testing.T) {
 					b := b.In(t)
-					rounds := "100000"
-					if !u.Root() && exectest.Self().Root() {
-						rounds = "20000" // nothing in it depends on the user
-					}
-					if got := b.Attempt(policy, race, denied, rounds); got != "value leaks=none bound=some" {
+					if got := b.Attempt(policy, race, denied, raced(u, 100000)); got != "value leaks=none bound=some" {
 						t.Errorf("inside: %s", got)
 					}
 					if name == "deny_bind" {
-						if got := b.Control(race, denied, rounds); got != "value leaks=some bound=some" {
+						if got := b.Control(race, denied, "20000"); got != "value leaks=some bound=some" {
 							t.Errorf("outside: %s", got)
 						}
 					}
@@ -147,6 +144,7 @@ func Test_network_6_17_47_bind_beside_destinations(t *testing.T) {
 
 // Sockets that are files, made by the supervisor, are made as the command would.
 func Test_bound_unix_sockets(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)

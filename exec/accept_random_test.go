@@ -16,7 +16,7 @@ func seeded(more string) exectest.Grants {
 }
 
 func Test_supervisor_8_37_38_random_seed(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		policies := map[string]string{
 			"one": b.Policy(b.Base(seeded("random_seed: 1"))), "999": b.Policy(b.Base(seeded("random_seed: 999"))),
@@ -112,7 +112,7 @@ print(os.urandom(4), flush=True)
 
 func Test_random_seed_python(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		run := func(policy string) string {
 			r := b.In(t).Run(policy, "/bin/sh", "-c", "rm -rf tmp*; exec "+py+" -c '"+pythonRandom+"'")
@@ -129,7 +129,7 @@ func Test_random_seed_python(t *testing.T) {
 }
 
 func Test_random_names_of_proc(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		show := []string{"/bin/sh", "-c", "cat /proc/sys/kernel/random/uuid; cd /proc/sys/kernel/random; cat uuid boot_id"}
 		granted := seeded("random_seed: 1")
@@ -148,14 +148,15 @@ func Test_random_names_of_proc(t *testing.T) {
 
 // A program that its user cannot read cannot be prepared: it must not run with true randomness instead.
 func Test_determinism_holds_or_nothing_runs(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		program, err := os.ReadFile(b.Probe)
 		if err != nil {
 			t.Fatal(err)
 		}
 		closed := b.Work + "/closed"
-		if err := os.WriteFile(closed, program, 0o111); err != nil {
+		b.File(closed, string(program))
+		if err := os.Chmod(closed, 0o111); err != nil {
 			t.Fatal(err)
 		}
 		for _, more := range []string{"random_seed: 1", `time_start: "2000-01-01T00:00:00Z"`} {
@@ -173,7 +174,7 @@ func Test_determinism_holds_or_nothing_runs(t *testing.T) {
 
 // The executor writes program images by way of /proc; the command may do no more there than before.
 func Test_determinism_opens_nothing_in_proc(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		grants := withProc(b)
 		grants.More += "\n" + seeded(`random_seed: 1, time_start: "2000-01-01T00:00:00Z"`).More
@@ -185,7 +186,7 @@ func Test_determinism_opens_nothing_in_proc(t *testing.T) {
 
 // Opens that are notified anyway are explained all the same.
 func Test_random_seed_and_explanations(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		secret := b.File(b.Outside+"/secret", "S")
 		o := b.Opts(b.Policy(b.Base(seeded("random_seed: 1"))), "/bin/sh", "-c", "od -A n -N 4 -t x1 /dev/urandom; cat "+secret)
@@ -200,7 +201,7 @@ func Test_random_seed_and_explanations(t *testing.T) {
 }
 
 func Test_random_device_and_call(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		policy := b.Policy(b.Base(seeded("random_seed: 1")))
 		for _, tc := range []struct {

@@ -32,6 +32,7 @@ func eachWay(t *testing.T, test func(t *testing.T, b *exectest.Box, addresses bo
 }
 
 func Test_rules_connect_by_program_and_port(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	eachWay(t, func(t *testing.T, b *exectest.Box, addresses bool) {
 		one, two := listen(t, "tcp4", "127.0.0.1:0"), listen(t, "tcp4", "127.0.0.1:0")
@@ -63,6 +64,7 @@ func Test_rules_connect_by_program_and_port(t *testing.T) {
 }
 
 func Test_rules_connect_outcomes(t *testing.T) {
+	t.Parallel()
 	eachWay(t, func(t *testing.T, b *exectest.Box, addresses bool) {
 		l := listen(t, "tcp4", "127.0.0.1:0")
 		for _, tc := range []struct{ rule, want string }{
@@ -92,6 +94,7 @@ func Test_rules_connect_outcomes(t *testing.T) {
 }
 
 func Test_rules_restrict_network(t *testing.T) {
+	t.Parallel()
 	eachWay(t, func(t *testing.T, b *exectest.Box, addresses bool) {
 		one, two := listen(t, "tcp4", "127.0.0.1:0"), listen(t, "tcp4", "127.0.0.1:0")
 		attempt := func(l *listener) string { return b.Probe + " connect " + l.Addr().String() + " 1 0" }
@@ -135,6 +138,7 @@ func Test_rules_restrict_network(t *testing.T) {
 
 // Datagram sockets are connected as well.
 func Test_rules_connected_datagrams(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for name, allow := range map[string]string{"landlock": "udp://*", "supervisor": "udp://127.0.0.0/8"} {
@@ -154,6 +158,7 @@ func Test_rules_connected_datagrams(t *testing.T) {
 
 // A connection that is there stays; the audit stream names the rule that narrowed the network.
 func Test_rules_restrict_network_keeps_connections(t *testing.T) {
+	t.Parallel()
 	py := python(t)
 	eachWay(t, func(t *testing.T, b *exectest.Box, addresses bool) {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -200,6 +205,7 @@ except OSError as e: print(e.errno)
 
 // Each datagram that names where it goes is an event, by whatever call it is sent.
 func Test_supervisor_8_63_rules_datagrams(t *testing.T) {
+	t.Parallel()
 	one, two := newSink(t, "udp4", "127.0.0.1:0"), newSink(t, "udp4", "127.0.0.1:0")
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)

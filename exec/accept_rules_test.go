@@ -46,7 +46,7 @@ func runAudited(t *testing.T, b *exectest.Box, artifact string, args ...string) 
 
 // A rule about a program holds however the program is reached.
 func Test_rules_program_however_reached(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		prepare := func() {
 			clear(t, b.Work)
@@ -95,7 +95,7 @@ func Test_rules_program_however_reached(t *testing.T) {
 }
 
 func Test_supervisor_8_51_rules_arguments(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: argv_contains: "malicious", then: "deny", reason: "not here"}`)))
 		wantRun(t, b.Run(artifact, "/bin/echo", "harmless"), 0, "harmless")
@@ -129,7 +129,7 @@ func Test_supervisor_8_51_rules_arguments(t *testing.T) {
 
 // Each outcome, on a call that would succeed.
 func Test_rules_outcomes(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for _, tc := range []struct{ then, want string }{
 			{`"allow"`, "ok"}, {`"audit"`, "ok"}, {`"deny"`, "errno EPERM"}, {`{errno: "ENOENT"}`, "errno ENOENT"}, {`"kill"`, "signal 9"},
@@ -156,7 +156,7 @@ func Test_rules_outcomes(t *testing.T) {
 }
 
 func Test_rules_conditions(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for _, tc := range []struct{ name, rule, script, want string }{
 			{"after_exec", `{on: ["open"], if: {path: "/etc/hostname", after: "exec"}, then: "deny"}`,
@@ -181,7 +181,7 @@ func Test_rules_conditions(t *testing.T) {
 }
 
 func Test_supervisor_8_48_rules_deny_path(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for _, tc := range []struct{ name, rule, script, want string }{
 			{"sandbox", `{on: ["execve"], if: argv_contains: "trigger", do: [{deny_path: "/etc/hostname"}]}`,
@@ -206,10 +206,10 @@ func Test_supervisor_8_48_rules_deny_path(t *testing.T) {
 
 // A process whose parent is gone, and with it the knowledge whose descendant it is, is bound by everything.
 func Test_rules_lost_descent_is_bound(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: argv_contains: "trigger", do: [{deny_path: "/etc/hostname"}], scope: "process"}`)))
-		script := `/bin/sh -c '(sleep 0.2; cat /etc/hostname 2>/dev/null || echo closed >result) & exit' trig'ger'; sleep 1; cat result; cat /etc/hostname >/dev/null && echo open`
+		script := `/bin/sh -c '(sleep 0.2; { cat /etc/hostname 2>/dev/null || echo closed; } >result.new; mv result.new result) & exit' trig'ger'; until [ -e result ]; do sleep 0.05; done; cat result; cat /etc/hostname >/dev/null && echo open`
 		wantRun(t, b.Sh(artifact, script), 0, "closed\nopen")
 		for _, args := range [][]string{{"call", "prctl", "36", "1", "0", "0", "0"}, {"clone", "0x8000"}} {
 			if got := b.Attempt(artifact, args...); got != "errno EPERM" {
@@ -223,7 +223,7 @@ func Test_rules_lost_descent_is_bound(t *testing.T) {
 }
 
 func Test_supervisor_8_59_rules_restrict_processes(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: argv_contains: "fork-many", do: [{restrict_processes: 1}]}`)))
 		if got := b.Attempt(artifact, "fork-many", "3"); got != "value forked=0 refused=map[EAGAIN:3]" {
@@ -237,7 +237,7 @@ func Test_supervisor_8_59_rules_restrict_processes(t *testing.T) {
 
 func Test_supervisor_8_45_to_62_rules_events(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["process", "file"], then: "audit"}`)))
 		r, lines := runAudited(t, b, artifact, "/bin/sh", "-c", py+" -c 'print(1)'; mkdir d; mv d e; rmdir e; mkfifo p")
@@ -306,7 +306,7 @@ func Test_rules_do_not_widen(t *testing.T) {
 		}
 	}
 	// What a rule lets through the static policy still refuses.
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		secret := b.File(b.Outside+"/secret", "S")
 		artifact := b.Policy(b.Base(ruled(`{on: ["file"], if: path: "` + b.Outside + `/**", then: "allow"}`)))
@@ -346,7 +346,7 @@ def attempt(what):
     except OSError as e: print(e.strerror)
 attempt(lambda: os.open("closed", os.O_RDONLY, dir_fd=directory))
 attempt(lambda: os.open(work + "/closed", os.O_PATH))`
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		b.File(b.Work+"/free", "free")
 		b.File(b.Work+"/closed", "closed")

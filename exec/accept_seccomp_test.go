@@ -9,7 +9,7 @@ import (
 
 func Test_supervisor_8_1_mount_from_a_shell(t *testing.T) {
 	mount := exectest.Program(t, "/usr/bin/mount")
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := mount + " -t tmpfs none " + b.Work + " 2>/dev/null; echo status $?"
 		artifact := b.Policy(b.Base(exectest.Grants{Write: []string{"/dev/null"}}))
@@ -25,7 +25,7 @@ func Test_supervisor_8_1_mount_from_a_shell(t *testing.T) {
 
 func Test_supervisor_8_2_strace(t *testing.T) {
 	strace := exectest.Program(t, "/usr/bin/strace")
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		wantFailure(t, b.Run(artifact, strace, "-p", "1"), "strace")
@@ -50,7 +50,7 @@ func Test_supervisor_8_seccomp(t *testing.T) {
 }
 
 func Test_supervisor_8_seccomp_allowed(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		checkAllowed(t, b, b.Policy(b.Base(exectest.Grants{})), []allowed{
 			{"supervisor_8_11_tcp_socket", []string{"socket", "2", "1", "0"}, "ok"},
@@ -69,7 +69,7 @@ func Test_supervisor_8_seccomp_allowed(t *testing.T) {
 }
 
 func Test_supervisor_8_100_shell_survives_a_denied_call(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		r := b.Sh(artifact, b.Probe+" call mount s:none s:/ s:tmpfs 0 0; "+b.Probe+" x32 getpid; echo alive")

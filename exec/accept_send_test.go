@@ -173,6 +173,7 @@ func sendScript(t *testing.T, b *exectest.Box, g exectest.Grants, script, want s
 
 // The errors are the kernel's: the same script prints the same outside.
 func Test_network_send_errors(t *testing.T) {
+	t.Parallel()
 	allow := newSink(t, "udp4", "127.0.0.1:0")
 	script := `
 port = int(sys.argv[1])
@@ -211,6 +212,7 @@ print(libc.sendmmsg(u.fileno(), 0, 0, 0), libc.sendmmsg(u.fileno(), 8, 1, 0), li
 
 // Source routes and routing headers lead packets by way of another host than they are sent to.
 func Test_network_3_11_8_source_routes(t *testing.T) {
+	t.Parallel()
 	allow := newSink(t, "udp4", "127.0.0.1:0")
 	script := `
 to = ("127.0.0.1", int(sys.argv[1]))
@@ -239,20 +241,17 @@ print(outcome(lambda: u6.setsockopt(socket.IPPROTO_IPV6, 57, b"")))
 
 // The address is decided about and sent to as one copy, whatever another thread writes over it.
 func Test_network_3_11_send_races(t *testing.T) {
+	t.Parallel()
 	accepted := listen(t, "tcp4", "127.0.0.1:0")
 	allow, forbid := newSink(t, "udp4", "127.0.0.1:0"), newSink(t, "udp4", "127.0.0.1:0")
 	good, bad := allow.LocalAddr().String(), forbid.LocalAddr().String()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		policy := b.Policy(b.Base(allowNet("udp://"+good, "tcp://"+accepted.Addr().String())))
-		rounds := "100000"
-		if !u.Root() && exectest.Self().Root() {
-			rounds = "20000" // nothing in it depends on the user
-		}
 		checkAllowed(t, b, policy, []allowed{
-			{"sendto", []string{"send-race", "sendto", good, bad, rounds}, "value sent=some refused=some"},
-			{"sendmmsg", []string{"send-race", "sendmmsg", good, bad, "20000"}, "value sent=some refused=some"},
-			{"dup", []string{"send-dup-race", accepted.Addr().String(), bad, rounds}, "value streamed=some refused=some"},
+			{"sendto", []string{"send-race", "sendto", good, bad, raced(u, 100000)}, "value sent=some refused=some"},
+			{"sendmmsg", []string{"send-race", "sendmmsg", good, bad, raced(u, 20000)}, "value sent=some refused=some"},
+			{"dup", []string{"send-dup-race", accepted.Addr().String(), bad, raced(u, 100000)}, "value streamed=some refused=some"},
 		})
 		if got := forbid.seen(t); got > 0 {
 			t.Errorf("%d datagrams have reached the forbidden socket", got)
@@ -312,11 +311,12 @@ func wantCollected(t *testing.T, got <-chan int, want int) {
 
 // A blocking send of more than the kernel takes waits, while calls of others are answered.
 func Test_network_send_streams(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	got := collect(t, l, 300*time.Millisecond)
 	script := `
 size, port, probe = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -347,6 +347,7 @@ print(sent, answered[0])
 
 // SO_SNDTIMEO, O_NONBLOCK, MSG_DONTWAIT, SIGPIPE: the same script prints the same outside.
 func Test_network_send_waiting(t *testing.T) {
+	t.Parallel()
 	udp := newSink(t, "udp4", "127.0.0.1:0")
 	script := `
 def pair(kind=socket.SOCK_STREAM):
@@ -381,8 +382,9 @@ for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
     reader.join()
 signal.signal(signal.SIGALRM, lambda *a: None)
 a, b = pair()
-signal.setitimer(signal.ITIMER_REAL, 0.05)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
 print("signal", short(a.sendmsg([big])))
+signal.setitimer(signal.ITIMER_REAL, 0)
 pipes = []
 signal.signal(signal.SIGPIPE, lambda *a: pipes.append(threading.get_ident() == me))
 me = threading.get_ident()
@@ -456,6 +458,7 @@ func serveUnix(t *testing.T, path string, serve func(*net.UnixConn)) {
 }
 
 func Test_network_6_19_unix_streams(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		udp := newSink(t, "udp4", "127.0.0.1:0")
@@ -530,6 +533,7 @@ print(n, struct.unpack_from("=I", vector, 56)[0])`} {
 }
 
 func Test_network_6_29_unix_datagrams(t *testing.T) {
+	t.Parallel()
 	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		readable := b.Dir("readable")

@@ -2,6 +2,7 @@ package exec_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -48,11 +49,16 @@ type suite struct {
 	// setup prepares the folders before each attempt and returns further words to replace in its arguments.
 	setup    func(t *testing.T, b *exectest.Box) []string
 	attempts []attempt
+	alone    bool // shares something with other tests, or between users
 }
 
 // run makes every attempt inside and outside, as root and as an ordinary user.
 func (s suite) run(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	users := exectest.InParallel
+	if s.alone {
+		users = exectest.AsUsers
+	}
+	users(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		var g exectest.Grants
 		if s.grants != nil {
@@ -129,6 +135,15 @@ type allowed struct {
 	name string
 	args []string
 	want string
+}
+
+// raced is how often something is raced: n times as the user that the tests run as, and a tenth of it as another one. What
+// is raced does not depend on who runs it.
+func raced(u exectest.User, n int) string {
+	if u != exectest.Self() {
+		n /= 10
+	}
+	return strconv.Itoa(n)
 }
 
 // checkAllowed makes attempts that the policy must not stand in the way of.

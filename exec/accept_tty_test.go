@@ -18,7 +18,7 @@ func onTerminal(t *testing.T, b *exectest.Box, args ...string) (string, *exectes
 
 // Numbers 94 to 96: only a run that has the terminal for all of its streams takes it, and it gives it back.
 func Test_supervisor_8_94_95_96_foreground(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		seen := filepath.Join(b.Work, "seen")
@@ -48,7 +48,7 @@ func Test_supervisor_8_94_95_96_foreground(t *testing.T) {
 
 // Attacks on the terminal that the command shares with its user. The controls type for real.
 func Test_escape_01_02_03_terminal_injection(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		for _, tc := range []struct {
@@ -87,7 +87,7 @@ func Test_escape_01_02_03_terminal_injection(t *testing.T) {
 // A command on a terminal that stops, and is continued by its shell, right after and right before it executes programs:
 // that rules have executions traced must not show.
 func Test_rules_job_control(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		for name, g := range map[string]exectest.Grants{
 			"without_rules": {}, "with_rules": ruled(`{on: ["execve"], if: argv_contains: "malicious", then: "deny"}`),

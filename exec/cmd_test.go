@@ -304,15 +304,17 @@ func TestCmdLifecycle(t *testing.T) {
 		})
 		t.Run("supervisor_8_120_abandoned_wait", func(t *testing.T) {
 			var out bytes.Buffer
-			c := a.Command(bounded(t), "/bin/sh", "-c", "printf hello; (sleep 300 &) ; sleep 300")
+			mark := b.Work + "/printed"
+			c := a.Command(bounded(t), "/bin/sh", "-c", "printf hello; (sleep 300 &) ; : > "+mark+"; sleep 300")
 			c.Stdout = &out
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
 			}
+			exectest.Within(t, 20*time.Second, "the output written", func() bool { _, err := os.Stat(mark); return err == nil })
 			select {
 			case <-c.Done():
 				t.Fatal("done before it was killed")
-			case <-time.After(300 * time.Millisecond):
+			default:
 			}
 			_ = c.Kill()
 			<-c.Done()

@@ -68,8 +68,12 @@ func printable(s string) string {
 func denials(r *explain.Report) []Denial {
 	var list []Denial
 	for _, d := range r.Denials() {
+		what := strings.Join(slices.DeleteFunc([]string{d.Syscall, d.Path, d.Path2, d.Address}, func(s string) bool { return s == "" }), " ")
+		if d.HTTP != nil {
+			what = d.HTTP.String()
+		}
 		list = append(list, Denial{
-			What: strings.Join(slices.DeleteFunc([]string{d.Syscall, d.Path, d.Path2, d.Address}, func(s string) bool { return s == "" }), " "),
+			What: what,
 			PID:  d.PID, Command: d.Command, Verdict: d.Verdict, Why: d.Reason, Rule: d.Rule, Origin: d.Origin, Closest: d.Closest, Count: d.Count,
 		})
 	}

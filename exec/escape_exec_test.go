@@ -1,6 +1,7 @@
 package exec_test
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -21,10 +22,8 @@ func Test_escape_18_29_setuid_has_no_effect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(tool, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(tool, 0o755|os.ModeSetuid); err != nil {
+	b.File(tool, string(data))
+	if err := errors.Join(os.Lchown(tool, 0, 0), os.Chmod(tool, 0o755|os.ModeSetuid)); err != nil {
 		t.Fatal(err)
 	}
 	if got := exectest.Run(t, b.Opts("", tool, "ids")); got.Stdout != "value uid=65534 euid=0 gid=65534 groups=0\n" {
@@ -131,7 +130,7 @@ func copyFile(t *testing.T, b *exectest.Box, from, to string) {
 
 // Inherited descriptors reach past every path rule, since rules are asked when a file is opened.
 func Test_escape_13_26_inherited_descriptors(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		secret := b.File(b.Outside+"/secret", "S")
 		var files []*os.File

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
 )
@@ -70,15 +71,15 @@ func (s suite) withProbe() suite {
 }
 
 func Test_escape_10_symlink_swap_race(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("100000 opens")
 	}
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		secret := b.File(b.Outside+"/secret", "S")
-		got := b.Attempt(b.Policy(b.Base(exectest.Grants{})), "swap-race", b.Work, secret, "100000")
-		if got != "value leaks=none opened=some refused=some" {
+		o := b.Opts(b.Policy(b.Base(exectest.Grants{})), b.Probe, "swap-race", b.Work, secret, raced(u, 100000))
+		o.Timeout = 3 * time.Minute
+		if got := strings.TrimSpace(exectest.Run(t, o).Stdout); got != "value leaks=none opened=some refused=some" {
 			t.Errorf("inside: %q, want no leaks, and that the race was run", got)
 		}
 		clear(t, b.Work)
@@ -104,7 +105,7 @@ func Test_escape_12_aliases_in_proc(t *testing.T) {
 }
 
 func Test_escape_15_file_handles(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		secret := b.File(b.Outside+"/secret", "S")
 		artifact := b.Policy(b.Base(exectest.Grants{}))
@@ -133,7 +134,7 @@ func Test_escape_16_all_calls_one_verdict(t *testing.T) {
 // Where nothing can be created, openat2 is not withheld (its mode of new files is out of the filter's sight), and
 // Landlock decides about it as about every other call.
 func Test_escape_16_openat2_without_write_grants(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		words := append([]string{"$WORK", b.Work, "$OUT", b.Outside}, secretSetup(t, b)...)
 		granted := b.File(filepath.Join(b.Dir("granted"), "file"), "x")
@@ -225,7 +226,7 @@ func Test_escape_16_read_grant_is_read_only(t *testing.T) {
 
 // A failed attempt must not have changed anything on its way.
 func Test_escape_16_nothing_changed(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		words := append([]string{"$WORK", b.Work, "$OUT", b.Outside}, secretSetup(t, b)...)

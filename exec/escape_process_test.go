@@ -81,7 +81,7 @@ func Test_escape_04_05_06_07_other_processes(t *testing.T) {
 }
 
 func Test_network_6_31_own_signals(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		checkAllowed(t, b, artifact, []allowed{
@@ -97,7 +97,7 @@ func Test_network_6_31_own_signals(t *testing.T) {
 
 // kill(-1) answers success when it reached nobody, so that only the victim can tell.
 func Test_escape_06_kill_everyone(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		_, pid, _, file := victimOf(t, b)
 		before, err := os.ReadFile(file)
@@ -122,7 +122,7 @@ func Test_escape_06_kill_everyone(t *testing.T) {
 }
 
 func Test_escape_29_no_privilege(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(withProc(b)))
 		wantRun(t, b.Run(artifact, "/bin/grep", "NoNewPrivs", "/proc/self/status"), 0, "NoNewPrivs:\t1")
@@ -151,7 +151,7 @@ func Test_escape_29_no_privilege(t *testing.T) {
 
 // The executor's own memory and environment may hold secrets that it was told not to hand on.
 func Test_escape_28_environment(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		grants := withProc(b)
 		grants.More += `
@@ -187,7 +187,7 @@ func Test_escape_28_environment(t *testing.T) {
 }
 
 func Test_escape_30_survivors(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{Write: []string{"/dev/null"}}))
 		for _, tc := range []struct {
@@ -206,7 +206,7 @@ func Test_escape_30_survivors(t *testing.T) {
 				file := b.Work + "/" + tc.name
 				b.Run(artifact, replaceAll(tc.args, []string{"$FILE", file})...)
 				pid := readPid(t, file)
-				exectest.Within(t, time.Second, fmt.Sprintf("pid %d gone", pid), func() bool { return gone(pid) })
+				wantGone(t, pid)
 			})
 		}
 		t.Run("control", func(t *testing.T) {
@@ -224,8 +224,7 @@ func Test_escape_30_survivors(t *testing.T) {
 }
 
 func Test_escape_30_32_survivors_of_the_end_from_outside(t *testing.T) {
-	t.Parallel()
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(exectest.Grants{}))
 		for _, tc := range []struct {
@@ -257,7 +256,7 @@ func Test_escape_30_32_survivors_of_the_end_from_outside(t *testing.T) {
 				if r := p.Wait(t); r.Code != tc.code {
 					t.Errorf("exit %d, want %d\n%s", r.Code, tc.code, r.Stderr)
 				}
-				exectest.Within(t, time.Second, fmt.Sprintf("pid %d gone", pid), func() bool { return gone(pid) })
+				wantGone(t, pid)
 			})
 		}
 	})
@@ -265,19 +264,19 @@ func Test_escape_30_32_survivors_of_the_end_from_outside(t *testing.T) {
 
 // The direct child of a supervisor that is killed dies with it; its descendants keep their confinement.
 func Test_escape_31_supervisor_killed(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		file := b.Work + "/pid"
 		p := exectest.Start(t, b.Opts(b.Policy(b.Base(exectest.Grants{})), b.Probe, "heartbeat", file, "60"))
 		pid := readPid(t, file)
 		p.Signal(t, syscall.SIGKILL)
 		p.Wait(t)
-		exectest.Within(t, time.Second, fmt.Sprintf("pid %d gone", pid), func() bool { return gone(pid) })
+		wantGone(t, pid)
 	})
 }
 
 func Test_escape_33_bombs(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(limited(8)))
 		checkAllowed(t, b, artifact, []allowed{

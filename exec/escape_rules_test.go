@@ -84,7 +84,7 @@ func Test_escape_09_12_closed_path(t *testing.T) {
 
 // A file that is closed by its own path is closed under every other name that it has.
 func Test_escape_closed_file_by_hard_link(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		b.File(b.Work+"/secret", "S")
 		if err := os.Link(b.Work+"/secret", b.Work+"/hard"); err != nil {
@@ -102,15 +102,11 @@ func Test_escape_closed_file_by_hard_link(t *testing.T) {
 
 // 10: a link is swapped while it is opened; 11: the path in memory is.
 func Test_escape_10_11_closed_path_races(t *testing.T) {
-	t.Parallel()
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
-		b := exectest.NewBox(t, u)
-		for name, args := range map[string][]string{
-			"escape_10_symlink_swap":   {"swap-race", b.Work, b.Work + "/closed/secret"},
-			"escape_11_pointer_toctou": {"pointer-race", b.Work + "/granted/secret", b.Work + "/closed/./secre"},
-		} {
-			t.Run(name, func(t *testing.T) {
-				b := b.In(t)
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		for _, race := range []string{"swap-race", "pointer-race"} {
+			t.Run(map[string]string{"swap-race": "escape_10_symlink_swap", "pointer-race": "escape_11_pointer_toctou"}[race], func(t *testing.T) {
+				t.Parallel()
+				b := exectest.NewBox(t, u)
 				closedSetup(t, b)
 				if err := os.Mkdir(b.Work+"/granted", 0o755); err != nil {
 					t.Fatal(err)
@@ -122,15 +118,15 @@ func Test_escape_10_11_closed_path_races(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				args, opens := []string{race, b.Work, b.Work + "/closed/secret"}, raced(u, 100000)
+				if race == "pointer-race" {
+					args, opens = []string{race, b.Work + "/granted/secret", b.Work + "/closed/./secre"}, "10000"
+				}
 				unlink()
-				if got := b.Control(append(args, "3000")...); !strings.HasPrefix(got, "value leaks=some") {
+				if got := b.Control(append(args, "10000")...); !strings.HasPrefix(got, "value leaks=some") {
 					t.Errorf("outside: %q, want leaks", got)
 				}
 				unlink()
-				opens := "10000"
-				if u == exectest.Self() && args[0] == "swap-race" {
-					opens = "100000" // once is enough: what is raced does not depend on who runs it
-				}
 				o := b.Opts(b.Policy(b.Base(closing(b))), append(append([]string{b.Probe}, args...), opens)...)
 				o.Timeout = 3 * time.Minute
 				if got := strings.TrimSpace(exectest.Run(t, o).Stdout); got != "value leaks=none opened=some refused=some" {
@@ -179,7 +175,7 @@ print("good" if words.count(b"good") else "none", words.count(b"bad!") and "bad"
 // The argument is changed between the look and the kernel's: the denied program never gets to its output.
 func Test_escape_exec_argument_race(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: {exe: "/bin/echo", argv_contains: "bad!"}, then: "deny"}`)))
 		wantRun(t, b.Run(artifact, py, "-c", execRace, "300"), 0, "good none refused")
@@ -191,7 +187,7 @@ func Test_escape_exec_argument_race(t *testing.T) {
 // Programs that execute others in every usual and unusual way must not notice that they are traced for it.
 func Test_rules_exec_in_every_way(t *testing.T) {
 	py := python(t)
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["execve"], if: argv_contains: "malicious", then: "deny"}`)))
 		for name, tc := range map[string]struct {
@@ -283,7 +279,7 @@ print(n[0] > 0)`}, "True"},
 
 // An open that waits keeps nobody else waiting, however many there are, and ends with its caller.
 func Test_rules_open_of_fifo_stalls_nobody(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		artifact := b.Policy(b.Base(ruled(`{on: ["open"], if: path: "/etc/hostname", then: "deny"}`)))
 		script := `
@@ -301,7 +297,7 @@ echo end`
 
 // What is created by the executor looks as if the caller had done it.
 func Test_rules_files_made_on_behalf(t *testing.T) {
-	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		script := `umask 027; echo a >file; mkdir dir; mkfifo fifo; ln -s nowhere link; echo b >link; (umask 077; echo c >own)
 echo d >>file; cat file; stat -c '%n %A %u' dir fifo file link nowhere own; head -c 1 </dev/zero | wc -c; ls -d .; cat /dev/fd/3 3<file; cat <<end

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/handler/network"
+	"github.com/sandlock-go/sandlock/exec/handler/peers"
 	"github.com/sandlock-go/sandlock/exec/handler/ports"
 	"github.com/sandlock-go/sandlock/exec/handler/rules"
 	"github.com/sandlock-go/sandlock/exec/handler/shown"
@@ -220,6 +221,21 @@ func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 	h := shown.New(s.arch, shown.Config{Name: "hosts", File: shown.Hosts, Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
 	limits.instead = append(limits.instead, h.Instead)
 	w.list = append(w.list, h)
+}
+
+// peers wires what tells of the peer that a connection was meant for, where the proxy has it.
+func (s *sandbox) peers(w *wired) error {
+	if s.proxy == nil || !s.notifies("getpeername") {
+		return nil
+	}
+	h, err := peers.New(s.arch, s.proxy.peerOf)
+	if err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	w.list = append(w.list, h)
+	before := w.close
+	w.close = func() { before(); h.Close() }
+	return nil
 }
 
 // bundles wires what shows files of certificates with the proxy's own.

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/handler/network"
 	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
@@ -37,6 +37,7 @@ type proxy struct {
 	begun   map[netip.AddrPort]begun // connections that have not been accepted yet, by their own address
 	open    map[uint32]proxied       // connections that the helper has, by its number for them
 	last    uint32
+	meant   meant
 }
 
 type listener struct {
@@ -293,6 +294,7 @@ func (p *proxy) made(tid int, from, destination, real netip.AddrPort) error {
 	}
 	canonical := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(query.Canonical(a.Addr()), a.Port()) }
 	p.begun[from] = begun{proxied{tid, canonical(destination), canonical(real)}, time.Now()}
+	p.meant.add(from, destination)
 	// As a rule it has arrived by now.
 	for _, l := range p.listeners {
 		if l.at.Addr().Is4() == from.Addr().Is4() {
@@ -344,6 +346,42 @@ func (p *proxy) hand(conn int, from netip.AddrPort) {
 	}
 	if p.helper.Send(protocol.Connection{ID: p.last, To: b.destination, Names: names}, conn) == nil {
 		p.open[p.last] = b.proxied
+	}
+}
+
+// peerOf returns what a socket of the sandbox takes for its peer.
+func (p *proxy) peerOf(own, peer netip.AddrPort) (destination netip.AddrPort, ok bool) {
+	if !slices.ContainsFunc(p.listeners, func(l listener) bool { return l.at == peer }) {
+		return destination, false
+	}
+	destination, ok = p.meant.of[own]
+	return destination, ok
+}
+
+// meant is where connections were meant to go, by their own address. What their sockets are is not known to us any more once
+// the helper has closed its end, so the last ones are remembered.
+type meant struct {
+	of    map[netip.AddrPort]netip.AddrPort
+	order []netip.AddrPort // a ring, once it is full
+	next  int
+}
+
+const maxMeant = 4096
+
+func (m *meant) add(own, destination netip.AddrPort) {
+	if m.of == nil {
+		m.of = map[netip.AddrPort]netip.AddrPort{}
+	}
+	_, known := m.of[own]
+	m.of[own] = destination
+	switch {
+	case known:
+	case len(m.order) < maxMeant:
+		m.order = append(m.order, own)
+	default:
+		delete(m.of, m.order[m.next])
+		m.order[m.next] = own
+		m.next = (m.next + 1) % maxMeant
 	}
 }
 
@@ -460,23 +498,23 @@ func connect(to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// log writes a request to the audit stream.
+// log records a request.
 func (p *proxy) log(m *protocol.Access) {
-	line := audit.Line{
-		Event: "request", Verdict: "allowed", Reason: m.Reason, Rule: m.Rule, Origin: where(p.s.program, ir.OriginRef(m.Origin)),
-		HTTP: &audit.HTTP{
+	e := supervise.Event{
+		Kind: "request", Verdict: "allowed", Reason: m.Reason, Rule: m.Rule, Origin: where(p.s.program, ir.OriginRef(m.Origin)),
+		HTTP: &supervise.HTTP{
 			Protocol: m.Protocol, Method: m.Method, Authority: m.Authority, Path: m.Path, Status: m.Status, Credential: m.Credential,
 			Received: m.Received, Sent: m.Sent, Micros: m.Micros,
 		},
 	}
 	if m.Denied {
-		line.Event, line.Verdict = "denied", "refused"
+		e.Kind, e.Verdict = "denied", "refused"
 	}
 	if c, ok := p.open[m.Connection]; ok {
-		line.PID, line.Address = c.tid, "tcp "+c.destination.String()
+		e.PID, e.Address = c.tid, "tcp "+c.destination.String()
 	}
 	if m.Upstream.IsValid() {
-		line.HTTP.Upstream = m.Upstream.String()
+		e.HTTP.Upstream = m.Upstream.String()
 	}
-	p.s.options.Audit.Write(line)
+	p.journal.Record(e)
 }

@@ -52,6 +52,7 @@ type wired struct {
 //	hosts      opens of /etc/hosts; all other opens are passed on
 //	certificates  opens of files that show the proxy's certificate; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
+//	peers      getpeername of connections that the proxy has; all others are passed on
 //	ports      bind; where ports are virtual also getsockname and getpeername
 //	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
 //	network    connect, sendto, sendmsg, sendmmsg
@@ -121,6 +122,9 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))
 		w.list = append(w.list, h)
 		loop.AtEnd(h.Close)
+	}
+	if err := s.peers(&w); err != nil {
+		return w, err
 	}
 	ports, err := s.ports(&w, grants, dynamic, j)
 	if err != nil {
@@ -194,6 +198,8 @@ func (j *journal) Record(e supervise.Event) {
 	if j.log == nil {
 		return
 	}
-	e.Command = kernel.CommandName(e.PID)
+	if e.HTTP == nil {
+		e.Command = kernel.CommandName(e.PID)
+	}
 	j.log.Record(e)
 }

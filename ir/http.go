@@ -126,9 +126,13 @@ func (h *HTTP) AnyHost() bool {
 	return slices.ContainsFunc(slices.Concat(h.Allow, h.Deny), func(r HTTPRule) bool { return r.Host == "*" })
 }
 
-// Hosts returns the names and addresses that rules speak of, each once, in their order.
+// Hosts returns the names and addresses that rules speak of, those about credentials included, each once, in their order.
 func (h *HTTP) Hosts() (names []string, addresses []netip.Addr) {
-	for _, r := range slices.Concat(h.Allow, h.Deny) {
+	rules := slices.Concat(h.Allow, h.Deny)
+	for i := range h.Auth {
+		rules = append(rules, h.Auth[i].Rule)
+	}
+	for _, r := range rules {
 		if r.Host == "*" {
 			continue
 		}
@@ -323,6 +327,8 @@ func (p *Program) checkHTTPAuth() error {
 		case err != nil:
 		case a.Rule.Opaque:
 			err = errors.New("nothing can be added to what is opaque")
+		case a.Rule.Host == "*":
+			err = errors.New("every host would be given the credential")
 		case a.Scheme < AuthBearer || a.Scheme > AuthQuery || (a.Scheme == AuthBearer) != (a.Name == ""):
 			err = fmt.Errorf("scheme %d with name %q", a.Scheme, a.Name)
 		case a.Scheme == AuthHeader && !isToken(a.Name):

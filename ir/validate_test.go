@@ -219,6 +219,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"unknown credential", func(p *Program) { p.HTTP.Auth[0].Credential = "x" }, `no credential "x"`},
 		{"header of a credential", func(p *Program) { p.HTTP.Auth[0].Scheme, p.HTTP.Auth[0].Name = AuthHeader, "a b" }, `header "a b"`},
 		{"credential for opaque", func(p *Program) { p.HTTP.Auth[0].Rule = p.HTTP.Allow[1] }, "opaque"},
+		{"credential for every host", func(p *Program) { p.HTTP.Auth[0].Rule.Host = "*" }, "every host"},
 		{"user with colon", func(p *Program) { p.HTTP.Auth[1].Name = "a:b" }, `user "a:b"`},
 		{"HTTP limits", func(p *Program) { p.HTTP.Limits.Connections = 0 }, "out of bounds"},
 

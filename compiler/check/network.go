@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
+	"github.com/sandlock-go/sandlock/compiler/lock"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/ir"
@@ -67,12 +68,13 @@ func checkNames(c *checker) {
 	for _, it := range c.HTTP.Reached() {
 		names = names || it.V.NamesHost()
 	}
-	if n.Private.V && !names {
+	// With a lock file names in dynamic rules have addresses, too.
+	if n.Private.V && !names && (n.Resolve.V != "compile" || len(lock.Names(c.Policy)) == 0) {
 		c.warnf(n.Private.Origin, "no-effect", "no rule names a host")
 	}
 	if n.Resolver.V && !names {
-		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow, and there is none")
-		c.add(d)
+		d := diag.At(n.Resolver.Origin, "requires", "the resolver answers for names in network.allow and http, and there is none")
+		c.add(d.WithHint(`name a host, as in allow: ["tcp://example.com:443"], or leave resolver out`))
 	}
 }
 

@@ -41,7 +41,8 @@ func (c *checker) opensOnBehalf(r *policy.DynamicRule) {
 	}
 	refuse := func(v policy.Val[string]) {
 		if v.Set {
-			c.add(diag.At(v.Origin, "rule-random", "a rule about paths cannot stand beside determinism.random_seed").WithNote(seed.Origin.Place, "the seed is set at"))
+			d := diag.At(v.Origin, "rule-random", "a rule about paths cannot stand beside determinism.random_seed")
+			c.add(d.WithNote(seed.Origin.Place, "the seed is set at").WithHint("leave one of them out"))
 		}
 	}
 	refuse(r.If.Path)
@@ -73,7 +74,7 @@ func (c *checker) narrows(r *policy.DynamicRule, do *policy.RuleDo) {
 	check := func(origin policy.Origin, field string, value uint64, limit uint64, limitOrigin policy.Origin) {
 		switch {
 		case limit == 0:
-			c.errorf(origin, "rule-narrows", "there is no %s that it could narrow", field)
+			c.add(diag.At(origin, "rule-narrows", "there is no %s that it could narrow", field).WithHint("set %s", field))
 		case r.Scope.V == "process" && field == "limits.memory" && c.Limits.Backend.V == "cgroup":
 			d := diag.At(origin, "rule-scope", "a control group has one limit of memory, for the whole sandbox")
 			c.add(d.WithNote(c.Limits.Backend.Origin.Place, "it is chosen at").WithHint(`leave out scope: "process"`))
@@ -126,7 +127,7 @@ func (c *checker) addresses(r *policy.DynamicRule) {
 		if !list.Set {
 			continue
 		}
-		if n := &c.Network; len(n.Allow.Items)+len(n.Deny.Items) == 0 {
+		if n := &c.Network; len(n.Allow.Items)+len(n.Deny.Items) == 0 && !c.HTTP.On() {
 			c.warnf(list.Origin, "no-effect", "nothing can be reached anyway")
 		}
 		for _, it := range list.Items {
@@ -148,11 +149,20 @@ func (c *checker) known(o policy.Origin, name string) {
 	}
 	given := func(it policy.Val[policy.PinnedHost]) bool { return it.V.Name == name }
 	wildcard := strings.HasPrefix(name, ir.Wildcard)
-	if slices.ContainsFunc(n.Allow.Items, allowed) || slices.ContainsFunc(n.Hosts.Items, given) {
+	requested := func(it policy.Val[policy.HTTPRule]) bool {
+		host := it.V.Host
+		return it.V.NamesHost() && (host == name || n.Resolver.V && query.MatchName(name, host))
+	}
+	if slices.ContainsFunc(n.Allow.Items, allowed) || slices.ContainsFunc(n.Hosts.Items, given) || slices.ContainsFunc(c.HTTP.Reached(), requested) {
 		return
 	}
 	if n.Resolve.V == "compile" && !wildcard {
 		return // compiler/lock sees to it
 	}
-	c.add(diag.At(o, "rule-host", "%s has no address here: neither network.allow nor network.hosts names it", name).WithHint("give it one in network.hosts"))
+	d := diag.At(o, "rule-host", "%s has no address here: neither network.allow nor network.hosts names it", name)
+	if wildcard {
+		c.add(d.WithHint("name it in network.allow, and write network.resolver: true"))
+		return
+	}
+	c.add(d.WithHint("give it one in network.hosts"))
 }

@@ -142,6 +142,11 @@ func Names(p *policy.Policy) []Wanted {
 		}
 	}
 	rules(p.Network.Allow)
+	for _, it := range p.HTTP.Reached() {
+		if it.V.NamesHost() {
+			add(it.V.Host, it.Origin)
+		}
+	}
 	for _, it := range p.Rules.Items {
 		if host := it.V.If.Host; host.Set {
 			if r, err := policy.ParseNetRule(host.V); err == nil && r.Kind == policy.TargetHost {

@@ -54,6 +54,10 @@ func HTTP(u *Unit) {
 		HeaderBytes: l.HeaderBytes.V, BodyBytes: l.BodyBytes.V, Connections: l.Connections.V,
 		HeaderMS: uint64(max(l.HeaderTime.V.Milliseconds(), 1)), IdleMS: uint64(max(l.Idle.V.Milliseconds(), 1)),
 	}
+	if !u.Program.Net.PortRemap { // which has it notified
+		reason := "http: the peer is the one that a connection is meant for"
+		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"getpeername"}, Reason: reason, Origin: h.Origin})
+	}
 	if len(h.InjectCA) > 0 {
 		trapOpens(u, "http.inject_ca: a file with the certificate may be opened", h.InjectCA[0].Origin, true)
 		trapStats(u, "http.inject_ca: the size of a file with the certificate may be asked for", h.InjectCA[0].Origin)

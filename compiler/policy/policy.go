@@ -208,13 +208,17 @@ func (h *HTTP) Rules() []Val[HTTPRule] {
 // On reports whether there are rules about requests.
 func (h *HTTP) On() bool { return len(h.Allow.Items)+len(h.Deny.Items) > 0 }
 
-// Reached returns the rules whose hosts must be reached for them to mean anything. A rule that refuses requests needs no
-// connection, unless everything else passes.
+// Reached returns the rules whose hosts must be reached, and must be known to be where they are, for them to mean anything.
+// A rule that refuses requests needs no connection, unless everything else passes.
 func (h *HTTP) Reached() []Val[HTTPRule] {
+	rules := h.Rules()
 	if n := len(h.Allow.Items); n > 0 {
-		return h.Rules()[:n]
+		rules = rules[:n]
 	}
-	return h.Rules()
+	for _, it := range h.Auth.Items {
+		rules = append(rules, Val[HTTPRule]{V: it.V.Rule.V, Set: true, Origin: it.V.Rule.Origin})
+	}
+	return rules
 }
 
 // Credential is a named secret; the policy holds only where it is read from.

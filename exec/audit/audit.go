@@ -39,27 +39,13 @@ type Line struct {
 	Rule    string `json:"rule,omitempty"`
 	Origin  string `json:"origin,omitempty"`
 
-	HTTP *HTTP `json:"http,omitempty"`
+	HTTP *supervise.HTTP `json:"http,omitempty"`
 
 	Argv     []string `json:"argv,omitempty"`
 	Code     *int     `json:"code,omitempty"`
 	Millis   *int64   `json:"duration_ms,omitempty"`
 	Count    int      `json:"count,omitempty"` // events that "suppressed" stands for
 	Detached int      `json:"killed_descendants,omitempty"`
-}
-
-// HTTP is a request of the sandbox that the proxy has answered or passed on.
-type HTTP struct {
-	Protocol   string `json:"protocol,omitempty"` // "http/1.0", "http/1.1", "h2"; "tls" for what was not decrypted
-	Method     string `json:"method,omitempty"`
-	Authority  string `json:"authority,omitempty"`
-	Path       string `json:"path,omitempty"`       // with the query, unless http.redact_query
-	Status     uint16 `json:"status,omitempty"`     // of the answer
-	Credential string `json:"credential,omitempty"` // that was added, by its name
-	Received   uint64 `json:"bytes_received"`       // of the request's body
-	Sent       uint64 `json:"bytes_sent"`           // of the answer's body
-	Upstream   string `json:"upstream,omitempty"`   // that the request went to
-	Micros     uint64 `json:"duration_us"`
 }
 
 // Log is an audit stream. A nil *Log discards everything. It is safe for use by several goroutines.
@@ -87,7 +73,7 @@ func New(w io.Writer, artifact, policy string) *Log {
 func (l *Log) Record(e supervise.Event) {
 	l.Write(Line{
 		Event: e.Kind, PID: e.PID, Command: e.Command, Syscall: e.Syscall, Path: e.Path, Address: e.Address,
-		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin, Path2: e.Path2, Argv: e.Argv, Parent: e.Parent,
+		Verdict: e.Verdict, Reason: e.Reason, Rule: e.Rule, Origin: e.Origin, Path2: e.Path2, Argv: e.Argv, Parent: e.Parent, HTTP: e.HTTP,
 	})
 }
 

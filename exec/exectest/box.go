@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +60,17 @@ func AsUsers(t *testing.T, test func(t *testing.T, u User)) {
 	}
 	t.Run("root", func(t *testing.T) { test(t, User{}) })
 	t.Run(fmt.Sprintf("uid%d", Nobody), func(t *testing.T) { test(t, Ordinary()) })
+}
+
+// InParallel runs a test beside others, and as both users at a time. It is for tests that a [Box] is all of: they share no
+// port, no listener and no state of this process, and do not mind how busy the machine is.
+func InParallel(t *testing.T, test func(t *testing.T, u User)) {
+	t.Helper()
+	t.Parallel()
+	AsUsers(t, func(t *testing.T, u User) {
+		t.Parallel()
+		test(t, u)
+	})
 }
 
 // Box is the setting of one test: a user, a folder that policies grant writing to, and one that they grant nothing in.
@@ -125,9 +137,17 @@ func (b *Box) Dir(name string) string {
 // File writes a file that belongs to the user.
 func (b *Box) File(path, content string) string {
 	b.tb.Helper()
-	b.check(os.WriteFile(path, []byte(content), 0o644))
+	b.check(writeFile(path, content))
 	b.own(path)
 	return path
+}
+
+// writeFile writes a file that may be a program. While a test beside this one starts a process, that would inherit the
+// descriptor until it executes its own program, and the file could not be executed meanwhile (ETXTBSY).
+func writeFile(path, content string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(content), 0o644)
 }
 
 // Link makes a symbolic link that belongs to the user.

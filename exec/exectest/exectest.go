@@ -12,11 +12,14 @@
 package exectest
 
 import (
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,8 +28,18 @@ import (
 // scratch holds the tools and every box. Ordinary users can reach it, unlike testing's own temporary folders.
 var scratch string
 
+// atOnce is how many parallel tests run at a time at least. They wait much of their time: for a limit to be reached, or for
+// processes that wait for each other.
+const atOnce = 4
+
 // Main runs the tests of a package that uses exectest: call it from TestMain.
 func Main(m *testing.M) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked && runtime.GOMAXPROCS(0) < atOnce {
+		_ = flag.Set("test.parallel", strconv.Itoa(atOnce))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sandlock-test-")
 		if err != nil {

@@ -30,7 +30,7 @@ func TestControlsSucceedOutside(t *testing.T) {
 			{[]string{"fd-pass"}, "ok"},
 			{[]string{"self-signal"}, "ok"},
 			{[]string{"exec", b.Probe, "nnp"}, "value 0"},
-			{[]string{"swap-race", b.Work, file, "2000"}, "value leaks=some opened=some refused=none"},
+			{[]string{"swap-race", b.Work, file, "5000"}, "value leaks=some opened=some refused=none"},
 		} {
 			if got := b.Control(tc.args...); got != tc.want {
 				t.Errorf("probe %q = %q, want %q", tc.args, got, tc.want)

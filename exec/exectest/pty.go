@@ -70,14 +70,16 @@ func (p *PTY) collect() {
 // Output returns what was written to the terminal, with plain line ends. It waits until nothing more comes for a
 // moment, since the kernel hands terminal output on asynchronously.
 func (p *PTY) Output() string {
-	for last := -1; ; {
+	for last, quiet := -1, 0; ; quiet++ {
 		p.mu.Lock()
 		text := p.output.String()
 		p.mu.Unlock()
-		if len(text) == last {
+		if len(text) != last {
+			last, quiet = len(text), 0
+		}
+		if quiet == 4 {
 			return strings.ReplaceAll(text, "\r\n", "\n")
 		}
-		last = len(text)
 		time.Sleep(50 * time.Millisecond)
 	}
 }

@@ -49,4 +49,28 @@ type Event struct {
 	Rule    string // policy path of the deciding or closest rule
 	Origin  string // file:line:col of that rule
 	Closest bool   // the rule did not decide: none grants it, and this one comes closest, which Reason does not say
+	HTTP    *HTTP  // of a request
+}
+
+// HTTP is a request of the sandbox that the proxy has answered or passed on. PID is then who made its connection; who used
+// it is not known.
+type HTTP struct {
+	Protocol   string `json:"protocol,omitempty"` // "http/1.0", "http/1.1", "h2"; "tls" for what was not decrypted
+	Method     string `json:"method,omitempty"`
+	Authority  string `json:"authority,omitempty"`
+	Path       string `json:"path,omitempty"`       // with the query, unless http.redact_query
+	Status     uint16 `json:"status,omitempty"`     // of the answer
+	Credential string `json:"credential,omitempty"` // that was added, by its name
+	Received   uint64 `json:"bytes_received"`       // of the request's body
+	Sent       uint64 `json:"bytes_sent"`           // of the answer's body
+	Upstream   string `json:"upstream,omitempty"`   // that the request went to
+	Micros     uint64 `json:"duration_us"`
+}
+
+// String is what was asked for.
+func (h *HTTP) String() string {
+	if h.Method == "" {
+		return h.Protocol + " " + h.Authority
+	}
+	return "http " + h.Method + " " + h.Authority + h.Path
 }

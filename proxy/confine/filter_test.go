@@ -60,3 +60,31 @@ func TestFilter(t *testing.T) {
 		}
 	}
 }
+
+// A job whose sockets are given makes none, and touches no file.
+func TestFilterOfGivenSockets(t *testing.T) {
+	const pid = 42
+	for _, arch := range abi.Arches {
+		insns := program(arch, pid, true)
+		if err := bpf.Verify(bpf.Encode(insns), arch); err != nil {
+			t.Fatal(err)
+		}
+		for call, ok := range map[string]bool{
+			"read": true, "write": true, "writev": true, "recvmsg": true, "recvfrom": true, "sendto": true, "sendmsg": true, "splice": true,
+			"pipe2": true, "fcntl": true, "shutdown": true, "getsockopt": true, "setsockopt": true, "getpeername": true, "close": true,
+			"epoll_pwait": true, "mmap": true,
+			"socket": false, "socketpair": false, "connect": false, "bind": false, "listen": false, "accept": false, "accept4": false,
+			"openat": false, "openat2": false, "newfstatat": false, "getdents64": false, "execve": false, "ptrace": false, "ioctl": false,
+			"sendmmsg": false, "memfd_create": false, "io_uring_setup": false, "pidfd_getfd": false, "process_vm_readv": false,
+		} {
+			nr, known := abi.SyscallNumber(arch, call)
+			if !known {
+				t.Fatalf("no call %s", call)
+			}
+			got, err := bpf.NewMachine(insns).Run(&bpf.Data{Nr: nr, Arch: arch.Audit()})
+			if err != nil || (got == bpf.RetAllow) != ok {
+				t.Errorf("%s %s: %v, %v; want allowed %t", arch, call, got, err, ok)
+			}
+		}
+	}
+}

@@ -16,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/sandlock-go/sandlock/proxy/strict"
 )
 
 // proxyName is what answers of our own are known by, in Proxy-Status (RFC 9209).
@@ -131,25 +129,27 @@ func takesJSON(accept []string) bool {
 
 // failed answers for a server that did not.
 func (x *exchange) failed(err error) {
-	if x.request.Context().Err() != nil && !x.malformedBody() {
+	var body *http.MaxBytesError
+	switch {
+	case x.s.malformed.Load():
+		bad := malformed(http.StatusBadRequest, "malformed request body")
+		bad.close = true
+		x.refuse(bad)
+	case errors.As(x.body.failure(), &body):
+		x.refuse(tooLarge(uint64(body.Limit)))
+	case x.request.Context().Err() != nil:
 		x.record.Reason = "the client went away"
 		panic(http.ErrAbortHandler)
+	default:
+		bad := x.why(err)
+		bad.close = x.body.failure() != nil
+		x.refuse(bad)
 	}
-	bad := x.why(err)
-	bad.close = bad.close || x.request.ProtoMajor == 1 && (x.body.failure() != nil || x.malformedBody())
-	x.refuse(bad)
-}
-
-// malformedBody reports whether the framing of the body is wrong. net/http takes the connection for lost then, but the client
-// is there, and is told.
-func (x *exchange) malformedBody() bool {
-	return x.s.strict != nil && errors.Is(x.s.strict.Broken(), strict.ErrBody)
 }
 
 // why says what an error on the way to the server or back is.
 func (x *exchange) why(err error) *refusal {
 	var credential errCredential
-	var body *http.MaxBytesError
 	var certificate *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var record tls.RecordHeaderError
@@ -159,14 +159,7 @@ func (x *exchange) why(err error) *refusal {
 	bad := func(status int, kind, reason string) *refusal {
 		return &refusal{status: status, kind: kind, reason: reason}
 	}
-	failed := x.body.failure()
 	switch {
-	case errors.As(failed, &body):
-		return tooLarge(uint64(body.Limit))
-	case failed != nil && !isTimeout(failed), x.malformedBody():
-		refused := malformed(http.StatusBadRequest, "malformed request body")
-		refused.close = true
-		return refused
 	case errors.As(err, &credential):
 		return bad(http.StatusBadGateway, "proxy_internal_error", credential.Error())
 	case errors.Is(err, errUpgrade):

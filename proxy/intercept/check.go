@@ -57,6 +57,9 @@ func (x *exchange) checkForm() *refusal {
 			return refused
 		}
 	}
+	if length, ok := r.Header["Content-Length"]; ok && x.s.strict == nil && (len(length) != 1 || length[0] != strconv.FormatInt(r.ContentLength, 10)) {
+		return malformed(http.StatusBadRequest, "Content-Length is not the length of the body") // RFC 9113 §8.1.1
+	}
 	switch r.Method {
 	case http.MethodConnect, http.MethodTrace:
 		return malformed(http.StatusMethodNotAllowed, "method is not supported")
@@ -127,8 +130,23 @@ func (x *exchange) checkDestination() *refusal {
 	return nil
 }
 
-// overrides are headers by which some servers take a request for one of another method.
-var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+// Headers by which some servers take a request for one of another method, or another path. "_" is "-" to servers that
+// give headers to programs as variables (RFC 3875 §4.1.18).
+var (
+	methodHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override"}
+	pathHeaders   = []string{"x-original-url", "x-rewrite-url"}
+	frameHeaders  = []string{"content-length", "transfer-encoding"}
+)
+
+// isOneOf compares the name of a header as the least careful server does.
+func isOneOf(name string, list []string) bool {
+	for _, other := range list {
+		if len(name) == len(other) && strings.EqualFold(strings.ReplaceAll(name, "_", "-"), other) {
+			return true
+		}
+	}
+	return false
+}
 
 func (x *exchange) checkRules() *refusal {
 	r := x.request
@@ -140,25 +158,45 @@ func (x *exchange) checkRules() *refusal {
 	if path.Forward == "*" && r.Method != http.MethodOptions {
 		return malformed(http.StatusBadRequest, "malformed request target")
 	}
-	if bad := x.ask(r.Method); bad != nil {
+	if bad := x.ask(r.Method, &x.canonical); bad != nil {
 		return bad
 	}
-	for _, name := range overrides {
-		for _, value := range r.Header[name] {
-			for method := range strings.SplitSeq(value, ",") {
-				if bad := x.ask(strings.ToUpper(strings.TrimSpace(method))); bad != nil {
-					bad.reason = name + ": " + bad.reason
-					return bad
-				}
+	for name, values := range r.Header {
+		for _, value := range values {
+			if bad := x.checkOverride(name, value); bad != nil {
+				bad.reason = name + ": " + bad.reason
+				return bad
 			}
 		}
 	}
 	return nil
 }
 
+// checkOverride decides about what a header may turn the request into.
+func (x *exchange) checkOverride(name, value string) *refusal {
+	switch {
+	case isOneOf(name, methodHeaders):
+		for method := range strings.SplitSeq(value, ",") {
+			if bad := x.ask(strings.ToUpper(strings.TrimSpace(method)), &x.canonical); bad != nil {
+				return bad
+			}
+		}
+	case isOneOf(name, pathHeaders):
+		raw, _, _ := strings.Cut(value, "?")
+		path, err := query.ParsePath(raw)
+		if err != nil {
+			return malformed(http.StatusForbidden, err.Error())
+		}
+		return x.ask(x.request.Method, &path)
+	case strings.Contains(name, "_") && isOneOf(name, frameHeaders):
+		return malformed(http.StatusBadRequest, "header name that imitates another")
+	}
+	return nil
+}
+
 // ask asks the policy.
-func (x *exchange) ask(method string) *refusal {
-	ruling := x.s.p.rules.Decide(method, x.host, &x.canonical)
+func (x *exchange) ask(method string, path *query.HTTPPath) *refusal {
+	ruling := x.s.p.rules.Decide(method, x.host, path)
 	if ruling.Allowed {
 		if x.rule == nil {
 			x.rule = ruling.Rule

@@ -1,11 +1,9 @@
 package intercept
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -136,22 +134,6 @@ func (c *configuration) keep(h *ir.HTTP) (*credential.Store, map[*ir.HTTPAuth]se
 		secrets[a] = secret{way, held, echo}
 	}
 	return store, secrets, nil
-}
-
-// roots are who certifies servers.
-func (c *configuration) roots() (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		// Without files of certificates on the host no server can be trusted, which its requests will say.
-		if !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("the host's certificates: %w", err)
-		}
-		pool = x509.NewCertPool()
-	}
-	if pem, ok := c.secrets[protocol.SecretUpstreamCA]; ok && !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("http.upstream_ca: no certificate in it")
-	}
-	return pool, nil
 }
 
 func (c *configuration) authority(h *ir.HTTP) (*ca.Authority, error) {

@@ -78,6 +78,19 @@ func TestCredentialOverPlain(t *testing.T) {
 	}
 }
 
+// A name that rules about every host let through leads anywhere: a secret's host has to be known to be there.
+func TestCredentialForAnyHost(t *testing.T) {
+	up := newUpstream(t, nil)
+	h := withAuth(ir.HTTP{Allow: rules(t, "GET */*")}, ir.HTTPAuth{Rule: rule(t, "GET a.test/*"), Scheme: ir.AuthBearer, Credential: "api", Plain: true})
+	e := begin(t, settings{http: h, secrets: map[string]string{"api": secretText}})
+	if got := e.do(e.client(up.at), request(t, "GET", "http://a.test/", nil)); got.StatusCode != 403 || up.count() > 0 {
+		t.Errorf("got %d %q", got.StatusCode, got.text)
+	}
+	if got := e.do(e.client(up.at, "a.test"), request(t, "GET", "http://a.test/", nil)); got.StatusCode != 200 {
+		t.Errorf("known: got %d %q", got.StatusCode, got.text)
+	}
+}
+
 // Escapes 49: what a server echoes does not come back, in whatever part of the head or the trailer.
 func TestCredentialEcho(t *testing.T) {
 	up, issuer := secureUpstream(t, func(w http.ResponseWriter, r *http.Request) {

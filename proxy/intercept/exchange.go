@@ -48,6 +48,7 @@ type exchange struct {
 
 // begin puts a counter into the body's place.
 func (x *exchange) begin() {
+	x.s.beginRequest()
 	x.body = &body{x: x, from: x.request.Body}
 	if limit := x.s.p.limits.BodyBytes; limit > 0 {
 		x.body.from = http.MaxBytesReader(x.inner, x.request.Body, int64(min(limit, 1<<62)))
@@ -168,25 +169,25 @@ func (b *body) takeTrailer() {
 	}
 }
 
-// end records the exchange.
+// end records the exchange. A panic is a bug, and must not be the end of the process.
 func (x *exchange) end() {
 	problem := recover()
+	defer x.s.endRequest()
+	if problem != nil && problem != http.ErrAbortHandler && x.status == 0 && !x.upgraded {
+		x.refuse(&refusal{status: http.StatusBadGateway, kind: "proxy_internal_error", reason: "internal error", close: true})
+		problem = nil
+	}
 	if x.record.Denied || x.s.p.log {
 		x.report(problem != nil)
 	}
 	if problem != nil {
-		if problem != http.ErrAbortHandler && x.status == 0 && !x.upgraded {
-			x.Header().Set("Connection", "close")
-			x.refuse(&refusal{status: http.StatusBadGateway, kind: "proxy_internal_error", reason: "internal error"})
-			return
-		}
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // cuts the connection off, or the stream
 	}
 }
 
 func (x *exchange) report(broken bool) {
 	m := &x.record
-	m.Protocol = x.protocolName()
+	m.Connection, m.Protocol = x.s.id, x.protocolName()
 	m.Status = uint16(x.status)
 	if broken && m.Reason == "" {
 		m.Reason = "the answer was cut off"

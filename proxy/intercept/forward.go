@@ -140,7 +140,7 @@ func (x *exchange) prepareTrailer(out *http.Request) {
 
 // mayTrail reports whether a field may be in a trailer. Some servers take trailers for headers.
 func (x *exchange) mayTrail(name string) bool {
-	if !httpguts.ValidTrailerHeader(name) || slices.Contains(overrides, name) {
+	if !httpguts.ValidTrailerHeader(name) || isOneOf(name, methodHeaders) || isOneOf(name, pathHeaders) {
 		return false
 	}
 	return x.auth == nil || x.auth.Scheme != ir.AuthHeader || !strings.EqualFold(x.auth.Name, name)

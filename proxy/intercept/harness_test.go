@@ -1,15 +1,10 @@
 package intercept
 
 import (
-	"cmp"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,7 +20,6 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/load"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/query"
-	"github.com/sandlock-go/sandlock/proxy/ca"
 	"github.com/sandlock-go/sandlock/proxy/confine"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
@@ -141,7 +135,26 @@ func inProcess(end *os.File, ended chan<- error) {
 		ended <- err
 		return
 	}
-	go func() { ended <- run(fd, func(confine.Needs) error { return nil }) }()
+	go func() {
+		p, err := run(fd, func(confine.Needs) error { return nil })
+		if p != nil {
+			p.stop()
+		}
+		ended <- err
+	}()
+}
+
+// stop ends what the end of the process would.
+func (p *proxy) stop() {
+	_ = p.server.Close()
+	p.mu.Lock()
+	open := slices.Collect(maps.Keys(p.sessions))
+	p.mu.Unlock()
+	for _, s := range open {
+		s.conn.Close()
+	}
+	p.transport.CloseIdleConnections()
+	_ = p.store.Close()
 }
 
 // begin starts a proxy.
@@ -263,6 +276,9 @@ func (e *executor) serve() {
 			}
 			e.closed[m.Connection] = true
 		case protocol.Access:
+			if e.closed[m.Connection] {
+				e.t.Errorf("a record after the end of connection %d: %+v", m.Connection, m)
+			}
 			e.accesses = append(e.accesses, m)
 		default:
 			e.t.Errorf("the proxy sent %#v", m)
@@ -375,111 +391,4 @@ func (e *executor) dialCount() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.dials
-}
-
-// client is an HTTP client of the sandbox whose connections all lead to one place.
-func (e *executor) client(to string, names ...string) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(e.ca)
-	transport := &http.Transport{
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return e.tryOpen(netip.MustParseAddrPort(to), names)
-		},
-		TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, DisableCompression: true,
-	}
-	e.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}
-
-// said is an answer, read to its end.
-type said struct {
-	*http.Response
-	text string
-}
-
-func (e *executor) do(c *http.Client, r *http.Request) said {
-	e.t.Helper()
-	answer, err := c.Do(r)
-	if err != nil {
-		e.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
-	}
-	defer answer.Body.Close()
-	b, err := io.ReadAll(answer.Body)
-	if err != nil {
-		e.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
-	}
-	return said{answer, string(b)}
-}
-
-func request(t testing.TB, method, url string, body io.Reader, headers ...string) *http.Request {
-	t.Helper()
-	r, err := http.NewRequest(method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	return r
-}
-
-// upstream is a server that counts what reaches it.
-type upstream struct {
-	*httptest.Server
-	at       string // its address and port
-	mu       sync.Mutex
-	requests []*http.Request
-	accepted int
-}
-
-func (u *upstream) count() int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.requests)
-}
-
-func newUpstream(t testing.TB, h http.HandlerFunc) *upstream { return startUpstream(t, h, nil) }
-
-// secureUpstream has a certificate for every name, of an authority that it returns.
-func secureUpstream(t testing.TB, h http.HandlerFunc) (up *upstream, authority string) {
-	t.Helper()
-	issuer, err := ca.Ephemeral(ca.Config{Any: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return startUpstream(t, h, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return issuer.Leaf(cmp.Or(hello.ServerName, "127.0.0.1"))
-	}}), string(issuer.PEM())
-}
-
-func startUpstream(t testing.TB, h http.HandlerFunc, secure *tls.Config) *upstream {
-	t.Helper()
-	u := &upstream{}
-	if h == nil {
-		h = func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") }
-	}
-	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u.mu.Lock()
-		u.requests = append(u.requests, r)
-		u.mu.Unlock()
-		h(w, r)
-	}))
-	u.Config.ErrorLog = silent
-	u.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			u.mu.Lock()
-			u.accepted++
-			u.mu.Unlock()
-		}
-	}
-	if secure != nil {
-		u.EnableHTTP2, u.TLS = true, secure
-		u.StartTLS()
-		u.TLS.Certificates = nil // httptest's own
-	} else {
-		u.Start()
-	}
-	u.at = u.Listener.Addr().String()
-	t.Cleanup(u.Close)
-	return u
 }

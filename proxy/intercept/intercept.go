@@ -35,21 +35,23 @@ import (
 // Descriptor is where the executor's messages are.
 const Descriptor = 3
 
-// Run is the job. It ends when the executor does.
-func Run(fd int) error { return run(fd, confine.Enter) }
+// Run is the job. It ends when the executor does, and the process with it.
+func Run(fd int) error {
+	_, err := run(fd, confine.Enter)
+	return err
+}
 
-func run(fd int, enter func(confine.Needs) error) error {
+func run(fd int, enter func(confine.Needs) error) (*proxy, error) {
 	control, err := newControl(fd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := newProxy(control)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer p.close()
 	if err := enter(confine.Needs{Given: true, Files: descriptors(p.limits.Connections)}); err != nil {
-		return err
+		return nil, err
 	}
 	var ready protocol.ProxyReady
 	if p.authority != nil {
@@ -58,7 +60,7 @@ func run(fd int, enter func(confine.Needs) error) error {
 	go control.write()
 	p.begin()
 	control.send(ready)
-	return control.serve(p.connection)
+	return p, control.serve(p.connection)
 }
 
 // descriptors is how many the process may have: a connection may need six (both ends, and a pipe in each direction where
@@ -83,9 +85,9 @@ type proxy struct {
 	limits ir.HTTPLimits
 	redact bool // queries in records
 
-	authority *ca.Authority // nil: TLS is not decrypted
-	tls       *tls.Config   // towards the sandbox
-	roots     *x509.CertPool
+	authority *ca.Authority         // nil: TLS is not decrypted
+	tls       *tls.Config           // towards the sandbox
+	roots     func() *x509.CertPool // nil like authority
 	store     *credential.Store
 	secrets   map[*ir.HTTPAuth]secret
 
@@ -121,11 +123,13 @@ func newProxy(control *control) (*proxy, error) {
 	if p.store, p.secrets, err = conf.keep(h); err != nil {
 		return nil, err
 	}
-	if p.roots, err = conf.roots(); err != nil {
-		return nil, err
-	}
 	if p.authority, err = conf.authority(h); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	if p.authority != nil {
+		if p.roots, err = conf.roots(); err != nil {
+			return nil, err
+		}
 	}
 	p.tls = p.serverTLS()
 	p.transport = p.newTransport()
@@ -138,21 +142,9 @@ func newProxy(control *control) (*proxy, error) {
 func (p *proxy) begin() {
 	go func() { _ = p.server.Serve(p.ready) }()
 	go p.endIdle()
-}
-
-func (p *proxy) close() {
-	_ = p.server.Close()
-	p.mu.Lock()
-	open := make([]*session, 0, len(p.sessions))
-	for s := range p.sessions {
-		open = append(open, s)
+	if p.roots != nil {
+		go p.roots()
 	}
-	p.mu.Unlock()
-	for _, s := range open {
-		s.conn.Close()
-	}
-	p.transport.CloseIdleConnections()
-	_ = p.store.Close()
 }
 
 func (p *proxy) headTime() time.Duration { return milliseconds(p.limits.HeaderMS) }

@@ -197,6 +197,20 @@ func TestMethodOverride(t *testing.T) {
 	}
 }
 
+// The same for headers that name another path.
+func TestPathOverride(t *testing.T) {
+	up := newUpstream(t, nil)
+	e := begin(t, settings{http: ir.HTTP{Allow: rules(t, "GET 127.0.0.1/*"), Deny: rules(t, "* */admin/*")}})
+	for _, name := range []string{"X-Original-URL", "X-Rewrite-Url"} {
+		for value, want := range map[string]int{"/admin/x": 403, "/a/../admin?x": 403, "/other": 200, "admin": 403, "": 403} {
+			got := e.do(e.client(up.at), request(t, "GET", "http://"+up.at+"/", nil, name, value))
+			if got.StatusCode != want {
+				t.Errorf("%s: %s: got %d, want %d", name, value, got.StatusCode, want)
+			}
+		}
+	}
+}
+
 // Escapes 47: nothing of what is ambiguous leaves, nor what comes after it.
 func TestSmuggling(t *testing.T) {
 	up := newUpstream(t, nil)

@@ -3,6 +3,7 @@ package intercept
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -60,6 +61,15 @@ type served struct {
 	s *session
 }
 
+// Read notes that a body is malformed before net/http sees it, who takes it for the client's end.
+func (c *served) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, strict.ErrBody) {
+		c.s.malformed.Store(true)
+	}
+	return n, err
+}
+
 type sessionKey struct{}
 
 func (p *proxy) newServer() (*http.Server, *feed) {
@@ -92,8 +102,8 @@ func (p *proxy) newServer() (*http.Server, *feed) {
 func (p *proxy) handle(w http.ResponseWriter, r *http.Request) {
 	s := r.Context().Value(sessionKey{}).(*session)
 	x := &exchange{s: s, inner: w, request: r, since: time.Now()}
-	defer x.end()
 	x.begin()
+	defer x.end()
 	if bad := x.check(); bad != nil {
 		x.refuse(bad)
 		return

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +30,11 @@ type session struct {
 	server    string       // whom the client takes itself to speak to, where it is decrypted
 	strict    *strict.Conn // nil with HTTP/2
 	requests  atomic.Int64
+	malformed atomic.Bool // what was read last is a malformed body
 
-	mu   sync.Mutex // held while a message about the session is queued, so that none follows Closed
-	over bool
+	mu     sync.Mutex // held while a message about the session is queued, so that none follows Closed
+	active int        // requests that are being answered
+	over   bool
 }
 
 var errOver = errors.New("the connection is closed")
@@ -50,10 +53,6 @@ func (w *wire) Close() error {
 
 // connection begins a session.
 func (p *proxy) connection(m protocol.Connection, fd int) {
-	if fd < 0 {
-		go p.control.send(protocol.Closed{Connection: m.ID})
-		return
-	}
 	s := &session{p: p, id: m.ID, to: m.To, names: m.Names, since: time.Now()}
 	go s.run(fd)
 }
@@ -72,6 +71,7 @@ func (p *proxy) admit(s *session) bool {
 func (s *session) run(fd int) {
 	conn, err := tcp(fd)
 	if err != nil {
+		s.refuse("", "", "no descriptor for the connection: "+err.Error())
 		s.end()
 		return
 	}
@@ -111,8 +111,15 @@ func (s *session) serve(conn net.Conn) bool {
 
 // tcp makes a connection of a TCP socket, and closes fd.
 func tcp(fd int) (*net.TCPConn, error) {
+	if fd < 0 {
+		return nil, unix.EMFILE
+	}
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
+	return asTCP(f)
+}
+
+func asTCP(f *os.File) (*net.TCPConn, error) {
 	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
@@ -156,7 +163,7 @@ func (s *session) ask(m protocol.Message) bool {
 	return true
 }
 
-// end says that the session is over, once.
+// end ends the session, once. Its requests may outlive its connection for a moment, with HTTP/2.
 func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,7 +174,27 @@ func (s *session) end() {
 	s.p.mu.Lock()
 	delete(s.p.sessions, s)
 	s.p.mu.Unlock()
-	s.p.control.send(protocol.Closed{Connection: s.id})
+	s.sayClosed()
+}
+
+// sayClosed tells the executor, once there is nothing more to tell.
+func (s *session) sayClosed() {
+	if s.over && s.active == 0 {
+		s.p.control.send(protocol.Closed{Connection: s.id})
+	}
+}
+
+func (s *session) beginRequest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active++
+}
+
+func (s *session) endRequest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	s.sayClosed()
 }
 
 // leadsTo reports whether a request for this host may be sent to where the session leads: an address must be that one, a
@@ -177,26 +204,16 @@ func (s *session) leadsTo(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr == query.Canonical(s.to.Addr())
 	}
-	for _, name := range s.names {
-		if name == host {
-			return true
-		}
+	if slices.Contains(s.names, host) {
+		return true
 	}
-	if s.p.named[host] {
-		return false
-	}
-	for _, name := range s.p.pinned {
-		if query.MatchName(name, host) {
-			return false
-		}
-	}
-	return true
+	return !s.p.named[host] && !slices.ContainsFunc(s.p.pinned, func(name string) bool { return query.MatchName(name, host) })
 }
 
 // refuse records that the connection was refused.
 func (s *session) refuse(protocolName, host, reason string) {
 	s.p.control.send(protocol.Access{
-		Protocol: protocolName, Authority: host, Denied: true, Reason: short(reason, protocol.MaxWords),
+		Connection: s.id, Protocol: protocolName, Authority: host, Denied: true, Reason: short(reason, protocol.MaxWords),
 		Micros: micros(s.since),
 	})
 }

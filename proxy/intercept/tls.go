@@ -8,14 +8,20 @@ import (
 	"io"
 	"net"
 	"slices"
+	"syscall"
 
 	"github.com/sandlock-go/sandlock/ir/query"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
 
 const (
-	recordHandshake = 0x16   // the first byte of a TLS connection (RFC 8446 §5.1)
+	recordAlert     = 0x15   // types of TLS records (RFC 8446 §5.1)
+	recordHandshake = 0x16   // the first byte of a connection
 	extensionECH    = 0xfe0d // encrypted_client_hello (RFC 9849)
+	// Alerts (RFC 8446 §6, RFC 6066 §3).
+	alertFatal            = 2
+	alertAccessDenied     = 49
+	alertUnrecognizedName = 112
 	// maxHello bounds what is read for a ClientHello, in bytes; crypto/tls takes one of 64 KiB.
 	maxHello = 96 << 10
 
@@ -43,11 +49,11 @@ func (s *session) serveTLS() bool {
 	if rule, ok := s.p.rules.Opaque(name); ok {
 		switch {
 		case hello.ServerName == "":
-			s.refuse(protocolTLS, name, "TLS without a server name is not passed on")
+			s.refuseTLS(alertAccessDenied, name, "TLS without a server name is not passed on")
 		case !s.leadsTo(name):
-			s.refuse(protocolTLS, name, reasonElsewhere)
+			s.refuseTLS(alertAccessDenied, name, reasonElsewhere)
 		case slices.Contains(hello.Extensions, extensionECH):
-			s.refuse(protocolTLS, name, "an encrypted TLS ClientHello may hide another server's name")
+			s.refuseTLS(alertAccessDenied, name, "an encrypted TLS ClientHello may hide another server's name")
 		default:
 			s.passOn(name, rule.Describe(), uint32(rule.Origin), read)
 		}
@@ -55,16 +61,22 @@ func (s *session) serveTLS() bool {
 	}
 	switch {
 	case s.p.authority == nil:
-		s.refuse(protocolTLS, name, "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for "+name)
+		s.refuseTLS(alertAccessDenied, name, "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for "+name)
 		return false
 	case !s.p.rules.Speaks(name):
-		s.refuse(protocolTLS, name, "no rule is about this host")
+		s.refuseTLS(alertUnrecognizedName, name, "no rule is about this host")
 		return false
 	case !s.p.authority.Permits(name):
-		s.refuse(protocolTLS, name, "the policy's certificate authority may not certify this host")
+		s.refuseTLS(alertUnrecognizedName, name, "the policy's certificate authority may not certify this host")
 		return false
 	}
 	return s.decrypt(name, read)
+}
+
+// refuseTLS records a refusal, and tells the client by an alert instead of a handshake.
+func (s *session) refuseTLS(alert byte, name, reason string) {
+	s.refuse(protocolTLS, name, reason)
+	_, _ = s.conn.Write([]byte{recordAlert, 3, 3, 0, 2, alertFatal, alert})
 }
 
 // decrypt does the handshake, and has what is in it served.
@@ -87,14 +99,10 @@ func (s *session) decrypt(name string, read []byte) bool {
 
 // refuseUnlessGone records a handshake that failed, if what failed is not the connection.
 func (s *session) refuseUnlessGone(name string, err error) {
-	var lost net.Error
-	if errors.Is(err, io.EOF) || errors.As(err, &lost) && lost.Timeout() {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || isTimeout(err) {
 		return
 	}
-	s.p.control.send(protocol.Access{
-		Protocol: protocolTLS, Authority: name, Denied: true, Micros: micros(s.since),
-		Reason: short("TLS handshake: "+err.Error(), protocol.MaxWords),
-	})
+	s.refuse(protocolTLS, name, "TLS handshake: "+err.Error())
 }
 
 // serverTLS is the part of a server's configuration that all sessions share. Tickets are not given, so that no session
@@ -166,7 +174,7 @@ func (l *listener) Close() error { return nil }
 
 // passOn connects to where the session leads, and passes all bytes on as they are.
 func (s *session) passOn(name, rule string, origin uint32, read []byte) {
-	record := protocol.Access{Protocol: protocolTLS, Authority: name, Rule: rule, Origin: origin, Upstream: s.to}
+	record := protocol.Access{Connection: s.id, Protocol: protocolTLS, Authority: name, Rule: rule, Origin: origin, Upstream: s.to}
 	defer func() {
 		record.Micros = micros(s.since)
 		if s.p.log {

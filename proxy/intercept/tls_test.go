@@ -74,18 +74,18 @@ func TestDecrypts(t *testing.T) {
 func TestHandshakesRefused(t *testing.T) {
 	up, _ := secureUpstream(t, nil)
 	for _, tc := range []struct {
-		name, server, reason string
-		http                 ir.HTTP
+		name, server, alert, reason string
+		http                        ir.HTTP
 	}{
-		{"not decrypted", "a.test", "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for a.test",
+		{"not decrypted", "a.test", "access denied", "TLS is not decrypted on this port: the policy has no http.ca or http.inject_ca and no passthrough rule for a.test",
 			ir.HTTP{Allow: rules(t, "GET a.test/*")}},
-		{"no rule", "denied.test", "no rule is about this host", decrypting(t, "GET a.test/*")},
+		{"no rule", "denied.test", "unrecognized name", "no rule is about this host", decrypting(t, "GET a.test/*")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := begin(t, settings{http: tc.http})
 			conn := tls.Client(e.open(up.at, "a.test"), &tls.Config{ServerName: tc.server, InsecureSkipVerify: true})
-			if err := conn.Handshake(); err == nil {
-				t.Error("the handshake succeeded")
+			if err := conn.Handshake(); err == nil || !strings.Contains(err.Error(), tc.alert) {
+				t.Errorf("got %v, want %s", err, tc.alert)
 			}
 			if m := e.record(); m.Protocol != "tls" || !m.Denied || m.Reason != tc.reason || m.Authority != tc.server {
 				t.Errorf("got %+v", m)

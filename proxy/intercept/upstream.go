@@ -72,7 +72,7 @@ func dialTLS(ctx context.Context, network, key string) (net.Conn, error) {
 		return nil, err
 	}
 	config := &tls.Config{
-		RootCAs: x.s.p.roots, ServerName: x.host, MinVersion: tls.VersionTLS12, NextProtos: []string{protocolH2, protocolH1},
+		RootCAs: x.s.p.roots(), ServerName: x.host, MinVersion: tls.VersionTLS12, NextProtos: []string{protocolH2, protocolH1},
 	}
 	if x.upgrade {
 		config.NextProtos = []string{protocolH1} // HTTP/2 has no upgrade (RFC 9113 §8.6)
@@ -120,15 +120,7 @@ func connected(ctx context.Context, fd int) (*net.TCPConn, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	if conn, ok := conn.(*net.TCPConn); ok {
-		return conn, nil
-	}
-	conn.Close()
-	return nil, errors.New("not a TCP socket")
+	return asTCP(f)
 }
 
 // isConnected reports whether waiting is over: the socket is connected, or failed (connect(2), EINPROGRESS).

@@ -66,8 +66,10 @@ func clocks([]string) outcome {
 // waits are the ways to wait until a time of day. Each returns when it has come.
 var waits = map[string]func(until *unix.Timespec) unix.Errno{
 	"clock_nanosleep": func(until *unix.Timespec) unix.Errno {
-		_, _, e := unix.Syscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_REALTIME, timerAbstime, uintptr(unsafe.Pointer(until)), 0, 0, 0)
-		return e
+		return uninterrupted(func() unix.Errno {
+			_, _, e := unix.Syscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_REALTIME, timerAbstime, uintptr(unsafe.Pointer(until)), 0, 0, 0)
+			return e
+		})
 	},
 	"futex": func(until *unix.Timespec) unix.Errno {
 		const waitBitset, realtime = 9, 256
@@ -139,8 +141,21 @@ const timerAbstime = 1
 
 func futex(op uintptr, until *unix.Timespec) unix.Errno {
 	var word uint32
-	_, _, e := unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&word)), op, 0, uintptr(unsafe.Pointer(until)), 0, 0xffffffff)
-	return expired(e)
+	return expired(uninterrupted(func() unix.Errno {
+		_, _, e := unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&word)), op, 0, uintptr(unsafe.Pointer(until)), 0, 0xffffffff)
+		return e
+	}))
+}
+
+// uninterrupted makes a call again that a signal has interrupted. The runtime signals its own threads, and some waits end
+// with EINTR then though its handlers have SA_RESTART (signal(7)): those of clock_nanosleep and of FUTEX_WAIT_BITSET with
+// a deadline. The other waits of this file are restarted by the kernel, so that EINTR from them is a failure.
+func uninterrupted(wait func() unix.Errno) unix.Errno {
+	for {
+		if e := wait(); e != unix.EINTR {
+			return e
+		}
+	}
 }
 
 // expired turns the answer of a wait that is never fulfilled into success.
@@ -151,6 +166,18 @@ func expired(e unix.Errno) unix.Errno {
 	return e
 }
 
+// leastWait is how long a wait of some length takes at least: the clocks that a time is read from are read one after the
+// other.
+func leastWait(length time.Duration) time.Duration { return length - time.Millisecond }
+
+// putBack tells whether a deadline in memory is what it was. It may become so while the program sleeps.
+func putBack(deadline *unix.Timespec, was unix.Timespec) bool {
+	for end := time.Now().Add(time.Second); *deadline != was && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return *deadline == was
+}
+
 // waitUntil waits, and says whether that took as long as it should, and whether the deadline is in memory as it was.
 func waitUntil(how func(*unix.Timespec) unix.Errno, length time.Duration) outcome {
 	started := time.Now()
@@ -159,7 +186,8 @@ func waitUntil(how func(*unix.Timespec) unix.Errno, length time.Duration) outcom
 	if e := how(&until); e != 0 {
 		return result(e)
 	}
-	return value("waited=%v kept=%v", time.Since(started) >= length-time.Millisecond, until == before)
+	waited := time.Since(started)
+	return value("waited=%v kept=%v", waited >= leastWait(length), putBack(&until, before))
 }
 
 // waitOften waits as a program does that does something every so often: the next deadline is made from the last one.
@@ -174,7 +202,7 @@ func waitOften(times int, length time.Duration) outcome {
 			return result(e)
 		}
 	}
+	all := time.Duration(times) * length
 	waited := time.Since(started)
-	_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e8}, nil)
-	return value("waited=%v kept=%v", waited >= time.Duration(times)*length, ts.Nano() == until+int64(times)*int64(length))
+	return value("waited=%v kept=%v", waited >= leastWait(all), putBack(&ts, unix.NsecToTimespec(until+int64(all))))
 }

@@ -46,8 +46,8 @@ func (h *Handler) real(shown unix.Timespec) unix.Timespec {
 func valid(t unix.Timespec) bool { return t.Sec >= 0 && t.Nsec >= 0 && t.Nsec < second }
 
 // soon is how long a wait may be at most that does not go to the kernel: its deadline might be over before the caller's
-// memory has been put back.
-const soon = 2 * time.Millisecond
+// memory has been put back, and the next one, made from it, be written over then. A signal is taken this much later at most.
+const soon = 20 * time.Millisecond
 
 // clockNanosleep is clock_nanosleep(clock, flags, deadline, rest) with a deadline in the time of day.
 func (h *Handler) clockNanosleep(c *supervise.Call) supervise.Verdict {

@@ -44,6 +44,9 @@ func (c *collector) Record(e supervise.Event) {
 // add counts a denial and reports whether it is a new one. The caller of the denied call still waits.
 func (r *Report) add(e supervise.Event) (first bool) {
 	what := strings.Join([]string{e.Syscall, e.Path, e.Path2, e.Address, e.Reason}, "\x00")
+	if e.HTTP != nil {
+		what += "\x00" + e.HTTP.String()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i, ok := r.index[what]; ok {
@@ -57,7 +60,7 @@ func (r *Report) add(e supervise.Event) (first bool) {
 		r.index = map[string]int{}
 	}
 	r.index[what] = len(r.list)
-	if e.PID > 0 {
+	if e.PID > 0 && e.HTTP == nil {
 		e.Command = kernel.CommandName(e.PID)
 	}
 	r.list = append(r.list, Denial{Event: e, Count: 1})

@@ -10,8 +10,7 @@ import (
 	"github.com/sandlock-go/sandlock/ir"
 )
 
-// Intercept leads TCP connections that rules allow to us, who hand the other end to a proxy. What the sandbox then sees of
-// its peer (getpeername) is us.
+// Intercept leads TCP connections that rules allow to us, who hand the other end to a proxy.
 type Intercept struct {
 	// At returns where a connection to an allowed destination is to be made instead, a loopback address; ok is false for a
 	// destination that stays what it is. The connection is refused where the address is not valid.

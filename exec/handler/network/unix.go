@@ -1,7 +1,6 @@
 package network
 
 import (
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +21,7 @@ func (h *Handler) unixTarget(c *supervise.Call, to *socket.Address) (pin kernel.
 	}
 	pin, err = kernel.Resolve(kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path, true, 0)
 	if err != nil {
-		return pin, through, plainErrno(err)
+		return pin, through, kernel.ErrnoOf(err)
 	}
 	if !c.Valid() {
 		pin.Close()
@@ -40,7 +39,7 @@ func (h *Handler) unixTarget(c *supervise.Call, to *socket.Address) (pin kernel.
 func (h *Handler) mayReach(c *supervise.Call, pin *kernel.Pin) error {
 	_, mode, err := pin.ID()
 	if err != nil {
-		return plainErrno(err)
+		return kernel.ErrnoOf(err)
 	}
 	if mode&unix.S_IFMT != unix.S_IFSOCK {
 		return unix.ECONNREFUSED // what connecting to another kind of file fails with
@@ -115,12 +114,4 @@ func (h *Handler) attemptUnix(s socket.Socket, pin kernel.Pin, to socket.Address
 		}
 		return supervise.Restart()
 	})
-}
-
-func plainErrno(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
-		return e
-	}
-	return unix.EACCES
 }

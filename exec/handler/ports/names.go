@@ -1,7 +1,6 @@
 package ports
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +72,7 @@ func (h *Handler) name(c *supervise.Call, peer bool) supervise.Verdict {
 		return asItIs
 	}
 	name.SetPort(port)
-	return supervise.FromError(tell(c, name.Bytes()))
+	return supervise.FromError(socket.Tell(c, c.Args[1], c.Args[2], name.Bytes()))
 }
 
 func (h *Handler) virtual(s *socket.Socket, at netip.AddrPort, peer bool) (uint16, bool) {
@@ -88,24 +87,4 @@ func (h *Handler) virtual(s *socket.Socket, at netip.AddrPort, peer bool) (uint1
 		return 0, false
 	}
 	return h.table.named(s.Transport(), cookie, at)
-}
-
-// tell writes an address as the kernel does (move_addr_to_user): as much of it as the caller has room for, and its whole
-// length.
-func tell(c *supervise.Call, name []byte) error {
-	var b [4]byte
-	if err := c.Bytes(c.Args[2], b[:]); err != nil {
-		return err
-	}
-	room := int32(binary.NativeEndian.Uint32(b[:]))
-	if room < 0 {
-		return unix.EINVAL
-	}
-	if n := min(int(room), len(name)); n > 0 {
-		if err := c.Write(c.Args[1], name[:n]); err != nil {
-			return err
-		}
-	}
-	binary.NativeEndian.PutUint32(b[:], uint32(len(name)))
-	return c.Write(c.Args[2], b[:])
 }

@@ -26,7 +26,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 	at := kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}
 	dir, name, slash, err := kernel.ResolveParent(at, path)
 	if err != nil {
-		return supervise.FromError(plainErrno(err))
+		return supervise.FromError(kernel.ErrnoOf(err))
 	}
 	defer dir.Close()
 	mask, err := kernel.Umask(c.TID)
@@ -53,7 +53,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 	} else if !strings.HasPrefix(path, "/") {
 		cwd, err := kernel.Resolve(at, ".", true, 0)
 		if err != nil {
-			return supervise.FromError(plainErrno(err))
+			return supervise.FromError(kernel.ErrnoOf(err))
 		}
 		defer cwd.Close()
 		if !c.Valid() {
@@ -63,7 +63,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 	}
 	err = kernel.InDirectory(from, mask, func() error { return kernel.Bind(s.FD, a.Bytes()) })
 	if err != nil {
-		err = plainErrno(err)
+		err = kernel.ErrnoOf(err)
 	}
 	return supervise.FromError(err)
 }

@@ -13,7 +13,6 @@ package ports
 
 import (
 	"encoding/binary"
-	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -173,12 +172,4 @@ func (h *Handler) bindNetlink(c *supervise.Call, s *socket.Socket, a *socket.Add
 		id = randomID()
 	}
 	return supervise.FromError(err)
-}
-
-func plainErrno(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
-		return e
-	}
-	return unix.EACCES
 }
