@@ -162,10 +162,9 @@ def stranger(port):
 `
 		o := p.opts(policy, waiting+ask+`
 s = reach(sys.argv[1])
-to = s.getpeername()
 s.sendall(b"GET /1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); print(one(reader(s))[0].status)
-print("child:", stranger(to[1]))
 step("ready")
+print("child:", stranger(open(WORK + "/port").read()))
 print(get("/2", "127.0.0.1", sys.argv[1])[0])
 `, up.plain)
 		r := p.run(o)
@@ -179,6 +178,7 @@ print(get("/2", "127.0.0.1", sys.argv[1])[0])
 				t.Errorf("uid %d: %q %s", u.UID, got.Stdout, got.Stderr)
 			}
 		}
+		p.File(p.Work+"/port", strconv.Itoa(ports[0]))
 		r.goOn("ready")
 		wantOutput(t, r.Wait(t).Stdout, "200\nchild: closed\n200")
 		if got := up.uris(); !slices.Equal(got, []string{"GET /1", "GET /2"}) {
