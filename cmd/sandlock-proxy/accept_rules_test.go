@@ -226,8 +226,8 @@ with socket.create_connection(("127.0.0.1", int(port))) as s:
 403 Blocked by sandlock HTTP ACL policy: GET denied.test/secret: a rule denies it (GET denied.test/secret)
 403 Blocked by sandlock HTTP ACL policy: GET denied.test/else: no allow rule matches; closest is GET denied.test/public
 200 ok
-no rule: TLS
-no rule, unverified: TLS`)
+no rule: TLSV1_UNRECOGNIZED_NAME
+no rule, unverified: TLSV1_UNRECOGNIZED_NAME`)
 		if got := strings.Join(up.uris(), ","); got != "GET /public" {
 			t.Errorf("to the server came %s", got)
 		}

@@ -359,7 +359,7 @@ def get(target, host, port, tls=None, method="GET", headers=(), to="127.0.0.1"):
     return got[0] if got else [0, {}, ""]
 def attempt(what, f):
     try: print(what, f(), flush=True)
-    except ssl.SSLError as e: print(what, "TLS", flush=True)
+    except ssl.SSLError as e: print(what, e.reason, flush=True)
     except OSError as e: print(what, errno.errorcode.get(e.errno, e) if e.errno else type(e).__name__, flush=True)
 `
 
