@@ -193,7 +193,7 @@ func Test_escape_46_helper_killed(t *testing.T) {
 		up, other := serve(t, nil), serve(t, nil)
 		policy := p.policy(hosts+fmt.Sprintf(", allow: [\"127.0.0.1:%s\"]", other.plain),
 			fmt.Sprintf("$TLS\nports: [%s, %s], allow: [\"GET 127.0.0.1/*\", \"GET api.test/*\", {rule: \"* opaque.test\", tls: \"passthrough\"}]", up.plain, up.secure))
-		r := p.run(p.opts(policy, waiting+`
+		o := p.opts(policy, waiting+`
 plain, secure, other = sys.argv[1:]
 a, b = reach(plain), reach(secure, tls="api.test")
 def ask(s):
@@ -210,11 +210,17 @@ for _ in range(3):
     attempt("new:", lambda: reach(plain))
     attempt("new, TLS:", lambda: reach(secure))
 print("not intercepted:", get("/y", "x", other)[0])
-`, up.plain, up.secure, other.plain))
+`, up.plain, up.secure, other.plain)
+		audit := p.Outside + "/audit.jsonl"
+		o.Flags = []string{"--audit", audit}
+		r := p.run(o)
 		if err := syscall.Kill(r.helper, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		exectest.Within(t, 10*time.Second, "the helper ends", func() bool { return gone(r.helper) })
+		exectest.Within(t, 10*time.Second, "the executor sees the end of the helper", func() bool {
+			b, err := os.ReadFile(audit)
+			return err == nil && strings.Contains(string(b), "requests are no longer served")
+		})
 		r.goOn("ready")
 		got := r.Wait(t)
 		wantOutput(t, got.Stdout, "200 200\nclosed closed\n"+strings.Repeat("new: ECONNREFUSED\nnew, TLS: ECONNREFUSED\n", 3)+"not intercepted: 200")
