@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
 
 // proxyName is what answers of our own are known by, in Proxy-Status (RFC 9209).
@@ -56,7 +58,9 @@ func (x *exchange) refuse(bad *refusal) {
 	}
 	if bad.rule != nil {
 		a.Rule = bad.rule.Describe()
-		m.Rule, m.Origin = short(a.Rule, 4400), uint32(bad.rule.Origin)
+	}
+	if rule := cmp.Or(bad.rule, bad.closest); rule != nil {
+		m.Rule, m.Origin = short(rule.Describe(), protocol.MaxWords), uint32(rule.Origin)
 	}
 	if !x.unknown {
 		a.Method, a.Host, a.Path = x.request.Method, cmp.Or(x.authority, x.request.Host), x.path

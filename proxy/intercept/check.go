@@ -17,8 +17,10 @@ type refusal struct {
 	reason string
 	denied bool // by the policy, or for the request's form
 	rule   *ir.HTTPRule
-	told   string // what the record says, if it is not reason
-	close  bool
+	// closest is the rule that comes closest to allowing it, for the record alone.
+	closest *ir.HTTPRule
+	told    string // what the record says, if it is not reason
+	close   bool
 }
 
 const (
@@ -204,7 +206,7 @@ func (x *exchange) ask(method string, path *query.HTTPPath) *refusal {
 		return nil
 	}
 	bad := denied(ruling.Reason)
-	bad.rule = ruling.Rule
+	bad.rule, bad.closest = ruling.Rule, ruling.Closest
 	if ruling.Rule != nil {
 		bad.told = ruling.Reason
 		bad.reason = cmp.Or(ruling.Rule.Reason, "a rule denies it")

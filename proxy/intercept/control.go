@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,11 +31,15 @@ type control struct {
 	rights []byte
 
 	out  chan []byte
-	gone chan struct{} // closed when the executor is
+	hung chan struct{} // closed when the executor has nothing more to say
+	gone chan struct{} // closed when nothing more can be said to it
+	lost sync.Once
+	last chan struct{} // closed when what is queued is the end
+	sent chan struct{} // closed when that has been sent
 
-	mu    sync.Mutex
-	dials map[uint32]chan dialed // that wait for an answer
-	last  uint32
+	mu     sync.Mutex
+	dials  map[uint32]chan dialed // that wait for an answer
+	dialed uint32                 // number of the last
 }
 
 // dialed is a socket, or why there is none.
@@ -50,7 +55,10 @@ func newControl(fd int) (*control, error) {
 	unix.CloseOnExec(fd)
 	c := &control{
 		file: os.NewFile(uintptr(fd), "executor"), rights: make([]byte, unix.CmsgSpace(maxFiles*4)),
-		out: make(chan []byte, maxQueued), gone: make(chan struct{}), dials: map[uint32]chan dialed{},
+		out: make(chan []byte, maxQueued), dials: map[uint32]chan dialed{},
+	}
+	for _, signal := range []*chan struct{}{&c.hung, &c.gone, &c.last, &c.sent} {
+		*signal = make(chan struct{})
 	}
 	var err error
 	c.raw, err = c.file.SyscallConn()
@@ -108,9 +116,9 @@ func closeAll(files []int) {
 	}
 }
 
-// serve takes messages until the executor is gone. It never waits for anything else: the executor may wait for it.
+// serve takes messages until the executor hangs up. It never waits for anything else: the executor may wait for it.
 func (c *control) serve(connection func(m protocol.Connection, fd int)) error {
-	defer close(c.gone)
+	defer close(c.hung)
 	for {
 		m, files, err := c.receive()
 		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
@@ -138,22 +146,41 @@ func (c *control) serve(connection func(m protocol.Connection, fd int)) error {
 	}
 }
 
-// write sends what is in the queue.
+// write sends what is in the queue, to the end.
 func (c *control) write() {
+	defer close(c.sent)
+	defer c.lost.Do(func() { close(c.gone) })
 	for {
 		select {
 		case b := <-c.out:
-			var err error
-			waitErr := c.raw.Write(func(fd uintptr) bool {
-				err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-				return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
-			})
-			if errors.Join(waitErr, err) != nil {
-				return // serve sees it as well
+			if c.put(b) != nil {
+				return // the executor is gone
 			}
-		case <-c.gone:
+		case <-c.last:
+			for len(c.out) > 0 {
+				if c.put(<-c.out) != nil {
+					return
+				}
+			}
 			return
 		}
+	}
+}
+
+func (c *control) put(b []byte) (err error) {
+	waitErr := c.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	return errors.Join(waitErr, err)
+}
+
+// finish sends what is queued, as long as the executor takes it.
+func (c *control) finish(limit time.Duration) {
+	close(c.last)
+	select {
+	case <-c.sent:
+	case <-time.After(limit):
 	}
 }
 
@@ -171,8 +198,8 @@ var errGone = errors.New("the executor is gone")
 func (c *control) dial(ctx context.Context, s *session) (fd int, err error) {
 	answer := make(chan dialed, 1)
 	c.mu.Lock()
-	c.last++
-	id := c.last
+	c.dialed++
+	id := c.dialed
 	c.dials[id] = answer
 	c.mu.Unlock()
 	if s.ask(protocol.Dial{ID: id, Connection: s.id}) {
@@ -181,7 +208,7 @@ func (c *control) dial(ctx context.Context, s *session) (fd int, err error) {
 			return d.fd, d.err
 		case <-ctx.Done():
 			err = ctx.Err()
-		case <-c.gone:
+		case <-c.hung:
 			err = errGone
 		}
 	} else {

@@ -17,8 +17,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,7 +62,32 @@ func run(fd int, enter func(confine.Needs) error) (*proxy, error) {
 	go control.write()
 	p.begin()
 	control.send(ready)
-	return p, control.serve(p.connection)
+	err = control.serve(p.connection)
+	p.end()
+	return p, err
+}
+
+// endTime bounds how long what is left is waited for, and then told, once the executor has hung up.
+const endTime = 400 * time.Millisecond
+
+// end ends all sessions and tells what is left to tell of them. The sandbox has ended by now, as a rule.
+func (p *proxy) end() {
+	p.mu.Lock()
+	open := slices.Collect(maps.Keys(p.sessions))
+	p.mu.Unlock()
+	for _, s := range open {
+		s.conn.Close()
+	}
+	told := make(chan struct{})
+	go func() {
+		p.untold.Wait()
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-time.After(endTime):
+	}
+	p.control.finish(endTime)
 }
 
 // descriptors is how many the process may have: a connection may need six (both ends, and a pipe in each direction where
@@ -96,6 +123,7 @@ type proxy struct {
 	forward   *httputil.ReverseProxy
 	transport *http.Transport
 
+	untold   sync.WaitGroup // sessions that the executor may still hear of
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 }

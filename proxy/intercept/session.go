@@ -35,6 +35,7 @@ type session struct {
 	mu     sync.Mutex // held while a message about the session is queued, so that none follows Closed
 	active int        // requests that are being answered
 	over   bool
+	closed bool // which the executor has been told
 }
 
 var errOver = errors.New("the connection is closed")
@@ -54,6 +55,7 @@ func (w *wire) Close() error {
 // connection begins a session.
 func (p *proxy) connection(m protocol.Connection, fd int) {
 	s := &session{p: p, id: m.ID, to: m.To, names: m.Names, since: time.Now()}
+	p.untold.Add(1)
 	go s.run(fd)
 }
 
@@ -179,8 +181,10 @@ func (s *session) end() {
 
 // sayClosed tells the executor, once there is nothing more to tell.
 func (s *session) sayClosed() {
-	if s.over && s.active == 0 {
+	if s.over && s.active == 0 && !s.closed {
+		s.closed = true
 		s.p.control.send(protocol.Closed{Connection: s.id})
+		s.p.untold.Done()
 	}
 }
 
@@ -225,7 +229,7 @@ func (p *proxy) endIdle() {
 	for {
 		select {
 		case <-tick.C:
-		case <-p.control.gone:
+		case <-p.control.hung:
 			return
 		}
 		for _, s := range p.idle() {

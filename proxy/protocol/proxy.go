@@ -62,7 +62,7 @@ type Access struct {
 	Path       string // as it was asked for, with its query, at most MaxPath bytes of it
 	Denied     bool   // by the policy or for its form, and not by the server
 	Status     uint16 // of the answer; 0 if there was none
-	Rule       string // that decided, as goldens write it; "" if none did
+	Rule       string // that decided or comes closest, as goldens write it; "" if there is none
 	Origin     uint32 // of the rule, in the program's list; 0 if there is none
 	Reason     string
 	Credential string // that was added, by its name
