@@ -20,6 +20,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httputil"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ const Descriptor = 3
 
 // Run is the job. It ends when the executor does, and the process with it.
 func Run(fd int) error {
+	tune()
 	_, err := run(fd, confine.Enter)
 	return err
 }
@@ -88,6 +91,14 @@ func (p *proxy) end() {
 	case <-time.After(endTime):
 	}
 	p.control.finish(endTime)
+}
+
+// tune is for how the process runs. The client and the server need processors too: with as many of our own, most of the time
+// goes into waking threads on the other ones (with two processors, half gives half as many requests again). What lives is
+// small, so the collector would run at every few megabytes; this costs about 10 MiB.
+func tune() {
+	runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+	debug.SetGCPercent(400)
 }
 
 // descriptors is how many the process may have: a connection may need six (both ends, and a pipe in each direction where
