@@ -177,6 +177,11 @@ HTTP/1.1 /none ["Bearer placeholder"] ["mine"]`)
 		if strings.Contains(r.Stderr, "SECRET") {
 			t.Errorf("stderr: %s", r.Stderr)
 		}
+		// Of many requests, two of them unencrypted, the first one is warned of.
+		warning := "warning: credential api is sent unencrypted to 127.0.0.1 ("
+		if strings.Count(r.Stderr, "unencrypted") != 1 || !strings.Contains(r.Stderr, warning) {
+			t.Errorf("stderr %q, want once %q", r.Stderr, warning)
+		}
 	})
 }
 
