@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -109,9 +110,9 @@ os._exit(0)
 				`request allowed http/1.1 GET api.test/ok/1` + query("?q=private") + ` 200 0/2 cred= rule="* api.test/ok/*" reason=""`,
 				`request allowed http/1.1 POST api.test/ok/2 200 5/2 cred= rule="* api.test/ok/*" reason=""`,
 				`denied refused http/1.1 GET api.test/admin/x` + query("?q=private") + ` 403 0/N cred= rule="* api.test/admin/*" reason="denied by * api.test/admin/*: not for agents"`,
-				`denied refused http/1.1 GET api.test/else 403 0/N cred= rule="" reason="no allow rule matches; closest is * api.test/ok/*"`,
+				`denied refused http/1.1 GET api.test/else 403 0/N cred= rule="* api.test/ok/*" reason="no allow rule matches; closest is * api.test/ok/*"`,
 				`request allowed http/1.1 GET api.test/ok/key/3` + query("?a=b") + ` 200 0/2 cred=key rule="* api.test/ok/*" reason=""`,
-				`denied refused http/1.1 GET api.test/ok/../else 403 0/N cred= rule="" reason="no allow rule matches; closest is * api.test/ok/*"`,
+				`denied refused http/1.1 GET api.test/ok/../else 403 0/N cred= rule="* api.test/ok/*" reason="no allow rule matches; closest is * api.test/ok/*"`,
 				`denied refused http/1.1   400 0/N cred= rule="" reason="malformed Host"`,
 				`denied refused http/1.1 GET opaque.test/ok/4 421 0/N cred= rule="" reason="host is not the one of the TLS connection"`,
 				`request allowed tls  opaque.test 0 N/N cred= rule="* opaque.test/*" reason=""`,
@@ -144,6 +145,47 @@ os._exit(0)
 					t.Errorf("line %d: %s\nwant:  %s", i, got[i], want[i])
 				}
 			}
+		}
+	})
+}
+
+// What the last requests were is told, however soon the command ends, and of those too that it does not wait for.
+func Test_http_audit_end(t *testing.T) {
+	asUsers(t, func(t *testing.T, p *place) {
+		up := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				<-r.Context().Done()
+			}
+		})
+		policy := p.policy("", fmt.Sprintf(`ports: [%s], allow: ["GET 127.0.0.1/*"]`, up.plain))
+		o := p.opts(policy, `
+s = reach(sys.argv[1]); f = reader(s)
+s.sendall(b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200)
+slow = reach(sys.argv[1])
+slow.sendall(b"GET /slow HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+for _ in range(200): one(f)
+time.sleep(0.2)
+os._exit(0)
+`, up.plain)
+		file := p.Outside + "/audit.jsonl"
+		o.Flags = []string{"--audit", file}
+		since := time.Now()
+		if r := exectest.Run(t, o); r.Code != 0 {
+			t.Errorf("exit %d: %s", r.Code, r.Stderr)
+		}
+		if took := time.Since(since); took > 15*time.Second {
+			t.Errorf("the run took %v", took)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x, slow := strings.Count(string(b), `"path":"/x"`), strings.Count(string(b), `"path":"/slow"`); x != 200 || slow != 1 {
+			t.Errorf("%d and %d requests are told of, want 200 and 1", x, slow)
+		}
+		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+		if last := lines[len(lines)-1]; !strings.Contains(last, `"event":"exit"`) {
+			t.Errorf("the last line is %s", last)
 		}
 	})
 }

@@ -167,15 +167,20 @@ print(sorted(k for k in os.environ if "TOKEN" in k), "FDSECRET" in str(os.listdi
 		}
 		wantOutput(t, strings.Join(got, "\n"), `HTTP/1.1 /plain ["Bearer FILESECRET"] []
 HTTP/1.1 /plain ["Bearer FILESECRET"] []
-HTTP/2.0 /api/x ["Bearer FILESECRET"] ["mine"]
-HTTP/2.0 /basic ["Basic bWU6RU5WU0VDUkVU"] ["mine"]
-HTTP/2.0 /header ["Bearer placeholder"] ["ENVSECRET"]
-HTTP/2.0 /kept ["Bearer placeholder"] ["mine"]
-HTTP/2.0 /query?a=1&b&key=ENVSECRET ["Bearer placeholder"] ["mine"]
-HTTP/2.0 /fd ["Bearer FDSECRET"] ["mine"]
-HTTP/2.0 /none ["Bearer placeholder"] ["mine"]`)
+HTTP/1.1 /api/x ["Bearer FILESECRET"] ["mine"]
+HTTP/1.1 /basic ["Basic bWU6RU5WU0VDUkVU"] ["mine"]
+HTTP/1.1 /header ["Bearer placeholder"] ["ENVSECRET"]
+HTTP/1.1 /kept ["Bearer placeholder"] ["mine"]
+HTTP/1.1 /query?a=1&b&key=ENVSECRET ["Bearer placeholder"] ["mine"]
+HTTP/1.1 /fd ["Bearer FDSECRET"] ["mine"]
+HTTP/1.1 /none ["Bearer placeholder"] ["mine"]`)
 		if strings.Contains(r.Stderr, "SECRET") {
 			t.Errorf("stderr: %s", r.Stderr)
+		}
+		// Of many requests, two of them unencrypted, the first one is warned of.
+		warning := "warning: credential api is sent unencrypted to 127.0.0.1 ("
+		if strings.Count(r.Stderr, "unencrypted") != 1 || !strings.Contains(r.Stderr, warning) {
+			t.Errorf("stderr %q, want once %q", r.Stderr, warning)
 		}
 	})
 }

@@ -134,6 +134,7 @@ type proxy struct {
 	forward   *httputil.ReverseProxy
 	transport *http.Transport
 
+	warn     sync.Once      // that a credential is sent unencrypted
 	untold   sync.WaitGroup // sessions that the executor may still hear of
 	mu       sync.Mutex
 	sessions map[*session]struct{}
