@@ -59,3 +59,31 @@ func TestSharesMarkdown(t *testing.T) {
 		t.Errorf("got\n%s, want it to end in %s", text.String(), want)
 	}
 }
+
+func TestHTTPMarkdown(t *testing.T) {
+	r := Report{HTTP: HTTP{
+		Traffic: []Web{
+			{Name: "requests", Unit: "requests/s", Higher: true, Target: "≥ 0.5", Samples: map[string][]float64{
+				// By rounds the ratios to nginx are 0.5, 0.6 and 0.7, whatever those of the medians are.
+				sideBare: {100, 100, 100}, sideOurs: {25, 60, 28}, sideNginx: {50, 100, 40},
+			}},
+			{Name: "added", Unit: "µs", Added: true, Samples: map[string][]float64{
+				sideBare: {10}, sideOurs: {30}, sideNginx: {20}, sideDefault: {50},
+			}},
+		},
+		Memory: []Memory{{Name: "nothing", Bytes: map[string]int64{"helper": 3 << 20}}},
+		Starts: []Start{{Name: startNetwork, Samples: Samples{2 * time.Millisecond}}, {Name: startHTTP, Samples: Samples{5 * time.Millisecond}}},
+	}}
+	var text strings.Builder
+	r.http(&text)
+	for _, want := range []string{
+		"| requests | requests/s | 100 | 28 | 50 | | 0.28 | 0.60 | ≥ 0.5 |",
+		"| added | µs | 10 | +20 | +10 | +40 | | 0.50 |  |",
+		"| helper | 3.0 MiB |",
+		"| http rules, no TLS | 5.00 | 5.00 | 2.50 × |",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+}

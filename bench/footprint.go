@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 )
 
@@ -50,15 +49,9 @@ func (w workshop) residentPeak() (int64, error) {
 		_ = cmd.Wait()
 	}()
 	time.Sleep(500 * time.Millisecond)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-	if err != nil {
-		return 0, err
+	n := resident(cmd.Process.Pid, "VmHWM")
+	if n == 0 {
+		return 0, fmt.Errorf("no VmHWM in /proc/%d/status: did sandlock-exec end early?", cmd.Process.Pid)
 	}
-	for line := range strings.Lines(string(status)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			return kib << 10, nil
-		}
-	}
-	return 0, fmt.Errorf("no VmHWM in /proc/%d/status: did sandlock-exec end early?", cmd.Process.Pid)
+	return n, nil
 }

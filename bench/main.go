@@ -5,7 +5,7 @@
 // whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
 // the numbers; it never fails because of one, since no shared machine can be asked for a time.
 //
-// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, footprint.go, report.go; share.go stands alone,
+// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, http.go, footprint.go, report.go; share.go stands alone,
 // and soak is a program of its own.
 package main
 
@@ -20,15 +20,16 @@ func main() {
 	runs := flag.Int("runs", 200, "rounds of the start-up comparison; 0 leaves it out")
 	out := flag.String("out", "bench/out", "folder for what is built and for the samples")
 	network := flag.Bool("network", false, "measure connections, datagrams and redis, and nothing else")
+	web := flag.Bool("http", false, "measure the HTTP proxy against nginx, and nothing else")
 	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
-	if err := bench(*runs, *out, *share, *network); err != nil {
+	if err := bench(*runs, *out, *share, *network, *web); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, out string, share, network bool) error {
+func bench(runs int, out string, share, network, web bool) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return err
@@ -55,6 +56,13 @@ func bench(runs int, out string, share, network bool) error {
 		report.traffic(os.Stdout)
 		return nil
 	}
+	if web {
+		if report.HTTP, err = w.measureHTTP(runs); err != nil {
+			return err
+		}
+		report.http(os.Stdout)
+		return report.save(filepath.Join(out, "http.json"))
+	}
 	if runs > 0 {
 		progress("start-up: %d rounds", runs)
 		contenders, gaps := w.contenders()
@@ -76,6 +84,9 @@ func bench(runs int, out string, share, network bool) error {
 	}
 	progress("network")
 	if report.Traffic, err = w.measureTraffic(); err != nil {
+		return err
+	}
+	if report.HTTP, err = w.measureHTTP(runs); err != nil {
 		return err
 	}
 	progress("compiler, size and memory")

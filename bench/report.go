@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -22,6 +23,7 @@ type Report struct {
 	Notified []Notified
 	Crowds   []Crowd
 	Traffic  []Traffic
+	HTTP     HTTP
 	Single   []Single
 	Gaps     []string // contenders that could not be run
 }
@@ -65,6 +67,7 @@ func (r *Report) markdown(w io.Writer) {
 	}
 	r.notified(w)
 	r.traffic(w)
+	r.http(w)
 	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
 	for _, s := range r.Single {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)
@@ -109,6 +112,75 @@ func (r *Report) traffic(w io.Writer) {
 		}
 		fmt.Fprintf(w, "| %s | %s | %.4g | %.4g | %.2f | %s |\n", t.Name, t.Unit, t.Bare, t.Inside, share, t.Target)
 	}
+}
+
+// http writes what the proxy costs. Ratios are medians of those of each round, and above 1 better than nginx or bare.
+func (r *Report) http(w io.Writer) {
+	if len(r.HTTP.Traffic) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n| HTTP | unit | %s | %s | %s | %s | to bare | to nginx | target |\n|---|---|---:|---:|---:|---:|---:|---:|---|\n",
+		sideBare, sideOurs, sideNginx, sideDefault)
+	for _, row := range r.HTTP.Traffic {
+		fmt.Fprintf(w, "| %s | %s |", row.Name, row.Unit)
+		for _, side := range []string{sideBare, sideOurs, sideNginx, sideDefault} {
+			samples := row.Samples[side]
+			switch {
+			case len(samples) == 0:
+				fmt.Fprintf(w, " |")
+			case row.Added && side != sideBare:
+				fmt.Fprintf(w, " +%.4g |", median(row.above(side)))
+			default:
+				fmt.Fprintf(w, " %.4g |", median(samples))
+			}
+		}
+		for _, side := range []string{sideBare, sideNginx} {
+			if len(row.Samples[side]) == 0 || row.Added && side == sideBare {
+				fmt.Fprintf(w, " |")
+				continue
+			}
+			fmt.Fprintf(w, " %.2f |", median(row.ratios(side)))
+		}
+		fmt.Fprintf(w, " %s |\n", row.Target)
+	}
+	for _, m := range r.HTTP.Memory {
+		fmt.Fprintf(w, "\n| resident with %s | |\n|---|---:|\n", m.Name)
+		for _, who := range slices.Sorted(maps.Keys(m.Bytes)) {
+			fmt.Fprintf(w, "| %s | %s |\n", who, mebibytes(m.Bytes[who]))
+		}
+	}
+	if len(r.HTTP.Starts) > 0 {
+		base := r.HTTP.Starts[0].Samples.Quantile(0.5)
+		fmt.Fprintf(w, "\n| start `%s` | p50 ms | p95 ms | ratio |\n|---|---:|---:|---:|\n", command)
+		for _, s := range r.HTTP.Starts {
+			p50 := s.Samples.Quantile(0.5)
+			fmt.Fprintf(w, "| %s | %.2f | %.2f | %.2f × |\n", s.Name, inMillis(p50), inMillis(s.Samples.Quantile(0.95)), ratio(p50, base))
+		}
+	}
+}
+
+// above is what a side adds to bare.
+func (t *Web) above(side string) (list []float64) {
+	for i, v := range t.Samples[side] {
+		list = append(list, v-t.Samples[sideBare][i])
+	}
+	return list
+}
+
+// ratios are those of ours to another side.
+func (t *Web) ratios(side string) (list []float64) {
+	ours, others := t.Samples[sideOurs], t.Samples[side]
+	if t.Added {
+		ours, others = t.above(sideOurs), t.above(side)
+	}
+	for i := range ours {
+		if t.Higher {
+			list = append(list, ours[i]/others[i])
+		} else {
+			list = append(list, others[i]/ours[i])
+		}
+	}
+	return list
 }
 
 func (r *Report) p50(name string) time.Duration {

@@ -37,6 +37,7 @@ type proxy struct {
 	begun   map[netip.AddrPort]begun // connections that have not been accepted yet, by their own address
 	open    map[uint32]proxied       // connections that the helper has, by its number for them
 	last    uint32
+	warned  bool
 	meant   meant
 	closer  supervise.Closer
 	stalled bool // the helper does not read: nothing is watched but that
@@ -167,7 +168,7 @@ func (s *sandbox) startProxy() (problems []string) {
 		s.proxy.bundles = append(s.proxy.bundles, f)
 	}
 	if err := s.writeCA(); err != nil {
-		return []string{s.ruleError(s.program.HTTP.OutOrigin, err).Error()}
+		return []string{s.fieldError(s.program.HTTP.OutOrigin, "http.ca_out", err).Error()}
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ func (s *sandbox) readBundles() (files []bundle, problems []string) {
 			}
 		}
 		if err != nil {
-			problems = append(problems, s.ruleError(f.Origin, fmt.Errorf("http.inject_ca: %w", err)).Error())
+			problems = append(problems, s.fieldError(f.Origin, "http.inject_ca", err).Error())
 		}
 	}
 	return files, problems
@@ -203,12 +204,12 @@ func (s *sandbox) writeCA() error {
 	}
 	path, err := ir.ExpandPath(s.program.HTTP.CAOut, s.bound.lookup)
 	if err != nil {
-		return fmt.Errorf("http.ca_out: %w", err)
+		return err
 	}
 	// Neither a link nor a device that somebody has put there is written to.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
-		return fmt.Errorf("http.ca_out: %w", err)
+		return err
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -225,7 +226,7 @@ func (s *sandbox) writeCA() error {
 		err = f.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("http.ca_out: %s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
@@ -537,6 +538,8 @@ func (p *proxy) take(m protocol.Message) error {
 		delete(p.open, m.Connection)
 	case protocol.Access:
 		p.log(&m)
+	case protocol.Plain:
+		p.warn(&m)
 	default:
 		return fmt.Errorf("unexpected %T", m)
 	}

@@ -38,7 +38,7 @@ func (s *sandbox) secrets() (fd int, problems []string) {
 	add := func(name string, origin ir.OriginRef, field string, value []byte, err error) {
 		defer clear(value[:cap(value)])
 		if err != nil {
-			problems = append(problems, s.ruleError(origin, fmt.Errorf("%s: %w", field, err)).Error())
+			problems = append(problems, s.fieldError(origin, field, err).Error())
 			return
 		}
 		grown := protocol.AppendSecret(slices.Grow(slices.Clone(all), len(value)+len(name)+8), name, value)
@@ -86,6 +86,14 @@ func (s *sandbox) secrets() (fd int, problems []string) {
 		return -1, []string{fmt.Sprintf("http: %v", err)}
 	}
 	return fd, nil
+}
+
+// fieldError says which field of the policy an error is about, once.
+func (s *sandbox) fieldError(origin ir.OriginRef, field string, err error) error {
+	if !strings.HasPrefix(rulePath(s.program, origin), field) {
+		err = fmt.Errorf("%s: %w", field, err)
+	}
+	return s.ruleError(origin, err)
 }
 
 // credential reads a secret from its source.
@@ -144,6 +152,16 @@ func readLimitedAt(path string, most int) (b []byte, at string, err error) {
 	return b, at, err
 }
 
+// errTooLong says how many bytes something may have. A secret's line end is not one of its own.
+type errTooLong int
+
+func (e errTooLong) Error() string {
+	if int(e) == protocol.MaxSecretFile {
+		e = protocol.MaxSecret
+	}
+	return fmt.Sprintf("has more than %d bytes", int(e))
+}
+
 // readAll reads to the end. Buffers that were too small are cleared.
 func readAll(r io.Reader, most int) ([]byte, error) {
 	b := make([]byte, 0, 4096)
@@ -162,7 +180,7 @@ func readAll(r io.Reader, most int) ([]byte, error) {
 			return nil, err
 		case len(b) > most:
 			clear(b)
-			return nil, fmt.Errorf("has more than %d bytes", most)
+			return nil, errTooLong(most)
 		}
 	}
 }

@@ -29,6 +29,7 @@ need /usr/bin/java default-jre-headless
 need /usr/bin/strace strace
 need ssh-keygen openssh-client
 need /usr/bin/openssl openssl
+need /etc/ssl/certs/ca-certificates.crt ca-certificates
 need /usr/bin/ping iputils-ping
 need /usr/sbin/ip iproute2
 need /usr/bin/curl curl

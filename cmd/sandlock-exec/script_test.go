@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -21,6 +22,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	executor := buildBeside(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
@@ -32,7 +34,26 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Cd = filepath.Join(e.WorkDir, "here")
+			e.Setenv("EXECUTOR", executor)
 			return os.WriteFile(filepath.Join(e.WorkDir, "default.sbx"), artifact, 0o644)
 		},
 	})
+}
+
+// buildBeside puts the helper program and the compiler where sandlock-exec is for the scripts, and returns its path.
+func buildBeside(t *testing.T) (executor string) {
+	t.Helper()
+	executor, err := exec.LookPath("sandlock-exec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Dir(executor), "../sandlock-compile", "../sandlock-proxy")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, text)
+	}
+	if err := os.Chmod(filepath.Join(filepath.Dir(executor), "sandlock-proxy"), 0o755); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	return executor
 }

@@ -83,6 +83,7 @@ func checkTemplates(c *checker) {
 			c.ports(it.V, it.Origin)
 		}
 	}
+	c.httpPaths(&c.HTTP)
 	for _, it := range c.Rules.Items {
 		c.path(it.V.If.Exe)
 		c.path(it.V.If.Path)
@@ -96,6 +97,20 @@ func checkTemplates(c *checker) {
 	for _, it := range c.Params.Items {
 		if !c.used[it.V.Name] {
 			c.warnf(it.Origin, "param-unused", "nothing uses this parameter")
+		}
+	}
+}
+
+func (c *checker) httpPaths(h *policy.HTTP) {
+	for _, v := range []policy.Val[string]{h.CA, h.Key, h.CAOut, h.UpstreamCA} {
+		c.path(v)
+	}
+	for _, it := range h.InjectCA.Items {
+		c.path(policy.Val[string]{V: it.V, Set: true, Origin: it.Origin})
+	}
+	for _, it := range h.Credentials.Items {
+		if path, ok := strings.CutPrefix(it.V.Source.V, "file:"); ok {
+			c.path(policy.Val[string]{V: path, Set: true, Origin: it.V.Source.Origin})
 		}
 	}
 }

@@ -25,7 +25,7 @@ type Line struct {
 	Time     string `json:"time"` // RFC 3339 with nanoseconds, UTC
 	Artifact string `json:"artifact"`
 	Policy   string `json:"policy"`
-	Event    string `json:"event"` // start, held, denied, request, limit, observed, error, timeout, exit, suppressed
+	Event    string `json:"event"` // start, held, denied, request, warning, limit, observed, error, timeout, exit, suppressed
 
 	PID     int    `json:"pid,omitempty"`
 	Parent  int    `json:"parent,omitempty"`

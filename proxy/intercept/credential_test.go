@@ -53,6 +53,12 @@ func TestCredentials(t *testing.T) {
 				t.Errorf("got %d, the server got %q, want %q", got.StatusCode, tc.want(seen), tc.text)
 			}
 			m := e.record()
+			e.mu.Lock()
+			warned := len(e.plain) == 1 && e.plain[0] == protocol.Plain{Credential: "api", Authority: "a.test"}
+			e.mu.Unlock()
+			if warned != (m.Credential != "") {
+				t.Errorf("warned %t of a credential %q that went unencrypted", warned, m.Credential)
+			}
 			if strings.Contains(fmt.Sprintf("%+v", m), secretText) {
 				t.Errorf("the secret is in the record: %+v", m)
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/proxy/credential"
+	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
 
 const (
@@ -162,6 +163,9 @@ func (x *exchange) addCredential(h http.Header, raw string) (string, error) {
 	if outcome == credential.Injected {
 		x.record.Credential = x.auth.Credential
 		x.echo = secret.echo
+		if !x.s.decrypted {
+			x.s.p.warn.Do(func() { x.s.p.control.send(protocol.Plain{Credential: x.auth.Credential, Authority: x.authority}) })
+		}
 	}
 	return added, nil
 }

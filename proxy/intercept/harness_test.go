@@ -39,6 +39,7 @@ type executor struct {
 	dials    int
 	closed   map[uint32]bool
 	accesses []protocol.Access
+	plain    []protocol.Plain
 	changed  *sync.Cond
 	ended    chan error
 }
@@ -280,6 +281,8 @@ func (e *executor) serve() {
 				e.t.Errorf("a record after the end of connection %d: %+v", m.Connection, m)
 			}
 			e.accesses = append(e.accesses, m)
+		case protocol.Plain:
+			e.plain = append(e.plain, m)
 		default:
 			e.t.Errorf("the proxy sent %#v", m)
 		}

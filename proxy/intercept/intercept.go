@@ -20,6 +20,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httputil"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +46,7 @@ func Run(fd int) error {
 	if err := kernel.HideSelf(); err != nil {
 		return err
 	}
+	tune()
 	_, err := run(fd, confine.Enter)
 	return err
 }
@@ -95,6 +98,14 @@ func (p *proxy) end() {
 	p.control.finish(endTime)
 }
 
+// tune is for how the process runs. The client and the server need processors too: with as many of our own, most of the time
+// goes into waking threads on the other ones (with two processors, half gives half as many requests again). What lives is
+// small, so the collector would run at every few megabytes; this costs about 10 MiB.
+func tune() {
+	runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+	debug.SetGCPercent(400)
+}
+
 // descriptors is how many the process may have: a connection may need six (both ends, and a pipe in each direction where
 // bytes are passed on as they are), and connections to servers are kept.
 func descriptors(connections uint32) uint64 {
@@ -128,6 +139,7 @@ type proxy struct {
 	forward   *httputil.ReverseProxy
 	transport *http.Transport
 
+	warn     sync.Once      // that a credential is sent unencrypted
 	untold   sync.WaitGroup // sessions that the executor may still hear of
 	mu       sync.Mutex
 	sessions map[*session]struct{}

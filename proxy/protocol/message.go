@@ -117,6 +117,7 @@ const (
 	kindDialed
 	kindClosed
 	kindAccess
+	kindPlain
 )
 
 // Encode returns a message's bytes.

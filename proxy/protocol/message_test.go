@@ -24,6 +24,7 @@ func samples() []Message {
 		Dial{1, 9},
 		Dialed{1, 111},
 		Closed{9},
+		Plain{"api", "a.test:80"},
 		Access{
 			Connection: 9, Protocol: "http/1.1", Method: "GET", Authority: "a.test", Path: "/x?y", Denied: true, Status: 403, Rule: "* a.test/*", Origin: 3,
 			Reason: "no", Credential: "api", Received: 1, Sent: 2, Upstream: netip.AddrPortFrom(v4, 80), Micros: 4,

@@ -15,6 +15,7 @@ import (
 //	                       ←      Dial     a server is needed
 //	Dialed                 →               with a socket that is being connected, or an error
 //	                       ←      Access   a request has been answered
+//	                       ←      Plain    a credential goes out unencrypted, for the first time
 //	                       ←      Closed   the connection's number means nothing any more
 //
 // The helper makes no socket of its own: where it may connect to, the executor has decided.
@@ -52,6 +53,12 @@ type Dialed struct {
 
 // Closed says that the helper asks for nothing more on behalf of a connection.
 type Closed struct{ Connection uint32 }
+
+// Plain says that a credential is sent unencrypted.
+type Plain struct {
+	Credential string // its name
+	Authority  string // that it is sent to
+}
 
 // Access is a request that was answered or refused, or a connection that was.
 type Access struct {
@@ -110,6 +117,10 @@ func (m Closed) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(append(b, kindClosed), m.Connection)
 }
 
+func (m Plain) append(b []byte) []byte {
+	return appendText(appendText(append(b, kindPlain), m.Credential), m.Authority)
+}
+
 func (m Access) append(b []byte) []byte {
 	b = append(b, kindAccess, boolean(m.Denied))
 	for _, text := range []string{m.Protocol, m.Method, m.Authority, m.Path, m.Rule, m.Reason, m.Credential} {
@@ -149,6 +160,8 @@ func (r *reader) proxyMessage(kind byte) Message {
 		return Dialed{r.uint32(), r.uint16()}
 	case kindClosed:
 		return Closed{r.uint32()}
+	case kindPlain:
+		return Plain{r.words(MaxWords), r.words(MaxWords)}
 	case kindAccess:
 		return r.access()
 	}
