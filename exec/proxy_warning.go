@@ -30,5 +30,5 @@ func (p *proxy) warn(m *protocol.Plain) {
 	if e.Origin != "" {
 		text += " (" + e.Origin + ": plain)"
 	}
-	fmt.Fprintln(os.Stderr, "sandlock-exec: "+printable(text))
+	go fmt.Fprintln(os.Stderr, "sandlock-exec: "+printable(text)) // nobody need be reading it
 }

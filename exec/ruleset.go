@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,6 +188,27 @@ func (s *sandbox) planted(list []opened) (problems []string) {
 		}
 	}
 	return problems
+}
+
+// placed refuses a path of the policy that is no grant, where it leads out of a directory in which commands may write: one of
+// an earlier run could have placed the link. The file itself need not exist.
+func (s *sandbox) placed(path string) error {
+	for _, w := range s.opened {
+		if w.access&abi.FSWriteFile == 0 || path == w.path || !beneath(path, w.path) {
+			continue
+		}
+		real, err := filepath.EvalSymlinks(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			real, err = filepath.EvalSymlinks(filepath.Dir(path))
+		}
+		if err != nil {
+			return err
+		}
+		if !beneath(real, w.real) {
+			return fmt.Errorf("%s leads to %s, out of %s, where commands may write: they could have placed that link", path, real, w.path)
+		}
+	}
+	return nil
 }
 
 func (s *sandbox) grantPort(rs *rulesets, r *ir.PortRule, handledNet uint64) error {

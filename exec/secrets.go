@@ -127,6 +127,9 @@ func (s *sandbox) readFile(path ir.Template, most int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.placed(expanded); err != nil {
+		return nil, err
+	}
 	return readLimited(expanded, most)
 }
 

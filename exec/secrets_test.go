@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/abi"
 	"github.com/sandlock-go/sandlock/proxy/protocol"
 )
 
@@ -63,5 +64,35 @@ func TestReadAllKeepsOneCopy(t *testing.T) {
 	got, err := readAll(bytes.NewReader(secret), protocol.MaxSecretFile)
 	if err != nil || !bytes.Equal(got, secret) {
 		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+}
+
+// What commands may write to can hold a link that one of them has placed there.
+func TestPlaced(t *testing.T) {
+	dir := t.TempDir()
+	work, outside := filepath.Join(dir, "work"), filepath.Join(dir, "outside")
+	for _, d := range []string{work, outside, work + "/sub"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"out": outside, "in": "sub", "key": outside + "/key"} {
+		if err := os.Symlink(target, filepath.Join(work, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{outside + "/key", work + "/sub/key"} {
+		if err := os.WriteFile(name, []byte("k"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &sandbox{opened: []opened{{path: work, real: work, access: abi.FSWriteFile}, {path: dir, real: dir, access: abi.FSReadFile}}}
+	for path, want := range map[string]bool{
+		outside + "/key": true, work + "/sub/key": true, work + "/in/key": true, work + "/sub/new": true, work + "/in/new": true,
+		work + "/key": false, work + "/out/key": false, work + "/out/new": false, work + "/missing/new": false,
+	} {
+		if err := s.placed(path); (err == nil) != want {
+			t.Errorf("%s: %v, want accepted %t", path, err, want)
+		}
 	}
 }

@@ -25,6 +25,8 @@ type Needs struct {
 	Read  []string // files; those that do not exist are left out
 	Ports []uint16 // TCP ports to connect to
 	Files uint64   // descriptors
+	// Memory bounds what the process may write to, in bytes; 0: nothing does.
+	Memory uint64
 	// Given says that all sockets are given to the process: it makes none, connects none, accepts none, and opens no file.
 	Given bool
 }
@@ -56,6 +58,11 @@ func Enter(n Needs) error {
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("limit core dumps: %w", err)
+	}
+	if n.Memory > 0 {
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: n.Memory, Max: n.Memory}); err != nil {
+			return fmt.Errorf("limit memory: %w", err)
+		}
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n.Files, Max: n.Files}); err != nil {
 		return fmt.Errorf("limit open files: %w", err)

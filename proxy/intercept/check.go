@@ -41,7 +41,7 @@ func denied(reason string) *refusal {
 
 // check decides about a request. What it finds out stands in x.
 func (x *exchange) check() *refusal {
-	for _, step := range []func() *refusal{x.checkForm, x.checkAuthority, x.checkDestination, x.checkRules, x.checkBody, x.checkCredential} {
+	for _, step := range []func() *refusal{x.checkForm, x.checkCrowd, x.checkAuthority, x.checkDestination, x.checkRules, x.checkBody, x.checkCredential} {
 		if bad := step(); bad != nil {
 			return bad
 		}
@@ -97,6 +97,15 @@ func (x *exchange) checkForm() *refusal {
 		}
 	}
 	return nil
+}
+
+// checkCrowd refuses a request while too many others are being answered: each may have something kept here.
+func (x *exchange) checkCrowd() *refusal {
+	p := x.s.p
+	if p.requests.Load() <= requestsPerConnection*int64(p.limits.Connections) {
+		return nil
+	}
+	return &refusal{status: http.StatusServiceUnavailable, kind: "connection_limit_reached", reason: "too many requests at a time: limits of http", denied: true}
 }
 
 // checkAuthority finds the one host that the request is for.

@@ -41,8 +41,8 @@ func (e *executor) http2(t *testing.T, to string, names ...string) *frames {
 	return f
 }
 
-// ask sends a request, and returns its status, or what else became of its stream.
-func (f *frames) ask(fields ...string) string {
+// send sends a request.
+func (f *frames) send(fields ...string) {
 	f.t.Helper()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
@@ -52,8 +52,14 @@ func (f *frames) ask(fields ...string) string {
 	id := f.next
 	f.next += 2
 	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
-		return err.Error()
+		f.t.Error(err)
 	}
+}
+
+// ask sends a request, and returns the first status that comes, or what else became of a stream.
+func (f *frames) ask(fields ...string) string {
+	f.t.Helper()
+	f.send(fields...)
 	for {
 		frame, err := f.ReadFrame()
 		if err != nil {
@@ -170,4 +176,30 @@ func TestPanic(t *testing.T) {
 	}()
 	defer x.end()
 	panic("another")
+}
+
+// The requests of all connections together are bounded: each may have something kept here.
+func TestTooManyRequests(t *testing.T) {
+	held := make(chan struct{})
+	up, issuer := secureUpstream(t, func(w http.ResponseWriter, r *http.Request) { <-held })
+	h := decrypting(t, "GET a.test/*")
+	h.Limits.Connections = 1
+	e := begin(t, settings{http: h, secrets: map[string]string{protocol.SecretUpstreamCA: issuer}})
+	f := e.http2(t, up.at, "a.test")
+	fields := []string{":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/"}
+	for range requestsPerConnection {
+		f.send(fields...)
+	}
+	for begun := time.Now(); up.count() < requestsPerConnection; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 8*time.Second {
+			t.Fatalf("%d requests have come to the server", up.count())
+		}
+	}
+	if got := f.ask(fields...); got != "503" {
+		t.Errorf("one more: got %s, want 503", got)
+	}
+	close(held)
+	if m := e.record(); !m.Denied || !strings.Contains(m.Reason, "too many requests") {
+		t.Errorf("got %+v", m)
+	}
 }

@@ -24,6 +24,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +61,7 @@ func run(fd int, enter func(confine.Needs) error) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := enter(confine.Needs{Given: true, Files: descriptors(p.limits.Connections)}); err != nil {
+	if err := enter(confine.Needs{Given: true, Memory: maxMemory, Files: descriptors(p.limits.Connections)}); err != nil {
 		return nil, err
 	}
 	var ready protocol.ProxyReady
@@ -106,6 +107,14 @@ func tune() {
 	debug.SetGCPercent(400)
 }
 
+const (
+	// maxMemory bounds what the process may write to, in bytes: it ends where a sandbox has it keep more, and the sandbox's
+	// connections with it. The sandbox's own limit does not count what is here.
+	maxMemory = 1 << 30
+	// requestsPerConnection bounds the requests that are answered at a time, by the connections that there may be.
+	requestsPerConnection = 4
+)
+
 // descriptors is how many the process may have: a connection may need six (both ends, and a pipe in each direction where
 // bytes are passed on as they are), and connections to servers are kept.
 func descriptors(connections uint32) uint64 {
@@ -139,6 +148,7 @@ type proxy struct {
 	forward   *httputil.ReverseProxy
 	transport *http.Transport
 
+	requests atomic.Int64   // that are being answered
 	warn     sync.Once      // that a credential is sent unencrypted
 	untold   sync.WaitGroup // sessions that the executor may still hear of
 	mu       sync.Mutex

@@ -109,6 +109,8 @@ func (p *proxy) handle(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{s: s, inner: w, request: r, since: time.Now()}
 	x.begin()
 	defer x.end()
+	p.requests.Add(1)
+	defer p.requests.Add(-1)
 	if bad := x.check(); bad != nil {
 		x.refuse(bad)
 		return
