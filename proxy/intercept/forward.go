@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -22,7 +23,9 @@ import (
 )
 
 const (
-	bufferBytes = 64 << 10
+	// A large buffer moves half as many bytes again as one of 64 KiB, but there is only memory for some.
+	largeBuffer, smallBuffer = 256 << 10, 32 << 10
+	maxLarge                 = 64
 	// flushAfter bounds how long a part of an answer is kept for what follows it. An answer of unknown length, or of events,
 	// is not kept at all.
 	flushAfter = 5 * time.Millisecond
@@ -30,17 +33,34 @@ const (
 
 type exchangeKey struct{}
 
-// buffers are for bodies.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) Get() []byte {
-	if b, ok := b.pool.Get().(*[bufferBytes]byte); ok {
-		return b[:]
-	}
-	return make([]byte, bufferBytes)
+// buffers are for bodies: large ones as long as few are in use.
+type buffers struct {
+	large, small sync.Pool
+	inUse        atomic.Int64 // of the large ones
 }
 
-func (b *buffers) Put(buffer []byte) { b.pool.Put((*[bufferBytes]byte)(buffer)) }
+func (b *buffers) Get() []byte {
+	if b.inUse.Add(1) <= maxLarge {
+		if b, ok := b.large.Get().(*[largeBuffer]byte); ok {
+			return b[:]
+		}
+		return make([]byte, largeBuffer)
+	}
+	b.inUse.Add(-1)
+	if b, ok := b.small.Get().(*[smallBuffer]byte); ok {
+		return b[:]
+	}
+	return make([]byte, smallBuffer)
+}
+
+func (b *buffers) Put(buffer []byte) {
+	if len(buffer) == smallBuffer {
+		b.small.Put((*[smallBuffer]byte)(buffer))
+		return
+	}
+	b.large.Put((*[largeBuffer]byte)(buffer))
+	b.inUse.Add(-1)
+}
 
 func (p *proxy) newForwarder() *httputil.ReverseProxy {
 	of := func(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
