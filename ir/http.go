@@ -202,7 +202,7 @@ func (p *Program) checkNoHTTP() error {
 }
 
 func (p *Program) checkHTTPRule(r *HTTPRule) error {
-	if r.Method != "*" && !isToken(r.Method) || strings.ToUpper(r.Method) != r.Method {
+	if r.Method != "*" && !IsToken(r.Method) || strings.ToUpper(r.Method) != r.Method {
 		return fmt.Errorf("method %q", r.Method)
 	}
 	if err := checkHTTPHost(r.Host); err != nil {
@@ -331,7 +331,7 @@ func (p *Program) checkHTTPAuth() error {
 			err = errors.New("every host would be given the credential")
 		case a.Scheme < AuthBearer || a.Scheme > AuthQuery || (a.Scheme == AuthBearer) != (a.Name == ""):
 			err = fmt.Errorf("scheme %d with name %q", a.Scheme, a.Name)
-		case a.Scheme == AuthHeader && !isToken(a.Name):
+		case a.Scheme == AuthHeader && !IsToken(a.Name):
 			err = fmt.Errorf("header %q", a.Name)
 		case a.Scheme == AuthBasic && strings.Contains(a.Name, ":"):
 			err = fmt.Errorf("user %q", a.Name)
@@ -359,8 +359,8 @@ func (l *HTTPLimits) check() error {
 	return nil
 }
 
-// isToken holds for tokens of RFC 9110 §5.6.2.
-func isToken(s string) bool {
+// IsToken holds for tokens of RFC 9110 §5.6.2: methods, and names of header fields.
+func IsToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		alnum := '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'

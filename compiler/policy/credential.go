@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/sandlock-go/sandlock/ir"
+)
 
 // ParseCredentialSource checks where a secret is read from: "env:NAME", "file:/path" or "fd:NUMBER". Standard output
 // and error are refused: they are written to.
@@ -35,7 +39,7 @@ func ParseAuthScheme(s string) (string, error) {
 	switch {
 	case s == "bearer",
 		kind == "basic" && name != "" && !strings.Contains(name, ":"),
-		kind == "header" && isToken(name),
+		kind == "header" && ir.IsToken(name),
 		kind == "query" && name != "":
 		return s, nil
 	}
@@ -69,7 +73,7 @@ func ParseHTTPRequest(s string) (string, error) {
 	}
 	method, target, ok := strings.Cut(s, " ")
 	written, path, _ := strings.Cut(target, "/")
-	if !ok || !isToken(method) || strings.Contains(method, "*") || strings.ContainsAny(target, " #") || written == "*" {
+	if !ok || !ir.IsToken(method) || strings.Contains(method, "*") || strings.ContainsAny(target, " #") || written == "*" {
 		return refuse()
 	}
 	host, err := parseHTTPHost(written)

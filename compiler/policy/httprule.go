@@ -30,7 +30,7 @@ func ParseHTTPRule(s string) (HTTPRule, error) {
 		return HTTPRule{}, grammarErrorf("http-rule", httpHint, "%q is not an HTTP rule", s)
 	}
 	method := strings.ToUpper(fields[0])
-	if !isToken(method) || method != "*" && strings.Contains(method, "*") {
+	if !ir.IsToken(method) || method != "*" && strings.Contains(method, "*") {
 		return HTTPRule{}, grammarErrorf("http-rule", httpHint, "%q is not an HTTP method", fields[0])
 	}
 	host, rest, hasPath := strings.Cut(fields[1], "/")
@@ -100,18 +100,6 @@ func lexicallyClean(p string) bool {
 		}
 	}
 	return true
-}
-
-// isToken holds for tokens of RFC 9110 §5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		alnum := '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
-		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // NamesHost reports whether the rule is about a host by its name.
