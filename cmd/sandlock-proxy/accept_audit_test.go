@@ -173,7 +173,7 @@ os._exit(0)
 		if r := exectest.Run(t, o); r.Code != 0 {
 			t.Errorf("exit %d: %s", r.Code, r.Stderr)
 		}
-		if took := time.Since(since); took > 15*time.Second {
+		if took := time.Since(since); took > time.Minute {
 			t.Errorf("the run took %v", took)
 		}
 		b, err := os.ReadFile(file)

@@ -58,7 +58,7 @@ except urllib.error.HTTPError as e: print(e.code)`, url, "https://127.0.0.1:" + 
 import sys
 try: import requests
 except ImportError: sys.exit(77)
-print(requests.get(sys.argv[1] + "/ok/requests", timeout=20).text)`, url}, "ok"},
+print(requests.get(sys.argv[1] + "/ok/requests", timeout=60).text)`, url}, "ok"},
 			{"go", nil, []string{goClientDir(t) + "/client", goClientArg, "get", url + "/ok/go", "https://127.0.0.1:" + up.secure + "/ok/go", url + "/denied"},
 				"HTTP/2.0 200 ok\nHTTP/2.0 200 ok\nHTTP/2.0 403 Blocked by sandlock HTTP ACL policy: GET api.test:" + up.secure + "/denied: no allow rule matches; closest is GET api.test/ok/*"},
 			{"node", []string{"NODE_EXTRA_CA_CERTS=" + p.out}, node, "200 ok\n403 {\"error\nh2 200"},

@@ -152,7 +152,7 @@ c = ssl.create_default_context(cafile=ca)
 def tls(name, to="127.0.0.1", change=lambda b: b, ask="opaque.test"):
     into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
     o = c.wrap_bio(into, out, server_hostname=name)
-    with socket.create_connection((to, int(port)), timeout=20) as s:
+    with socket.create_connection((to, int(port)), timeout=60) as s:
         first = True
         def flush():
             nonlocal first

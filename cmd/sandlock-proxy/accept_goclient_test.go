@@ -27,7 +27,7 @@ import (
 const goClientArg = "go-client"
 
 // patience bounds what a client waits for.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var goProgram struct {
 	once sync.Once

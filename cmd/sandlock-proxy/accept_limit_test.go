@@ -34,7 +34,7 @@ print("chunks:", statuses(POST + "Transfer-Encoding: chunked\r\n" + END + "3e8\r
 def slow(data=b"", tls=None, drip=b"", unfinished=False):
     "how long until the proxy closes"
     since = time.time()
-    s = socket.create_connection(("127.0.0.1", int(secure if tls else plain)), timeout=20)
+    s = socket.create_connection(("127.0.0.1", int(secure if tls else plain)), timeout=60)
     if tls and not unfinished: s = context().wrap_socket(s, server_hostname=tls)
     with s:
         try:

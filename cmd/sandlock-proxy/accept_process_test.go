@@ -55,7 +55,7 @@ def step(name):
 // wait waits for a step of the script.
 func (r *running) wait(step string) {
 	r.p.t.Helper()
-	exectest.Within(r.p.t, 30*time.Second, "the script comes to "+step, func() bool { return r.at(step) })
+	exectest.Within(r.p.t, 2*time.Minute, "the script comes to "+step, func() bool { return r.at(step) })
 }
 
 // at reports whether the command has come to a step.
@@ -154,7 +154,7 @@ func Test_network_6_5_63_strangers(t *testing.T) {
 credentials: c: source: "file:%s", auth: [{rule: "* 127.0.0.1", credential: "c", as: "bearer", plain: true}]`, up.plain, p.File(p.Outside+"/key", "SECRET")))
 		const ask = `
 def stranger(port):
-    s = socket.create_connection(("127.0.0.1", int(port)), timeout=20)
+    s = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
     try: s.sendall(b"GET /stranger HTTP/1.1\r\nHost: 127.0.0.1:%s\r\n\r\n" % sys.argv[1].encode())
     except OSError: return "closed"
     try: return s.recv(100) or "closed"

@@ -151,9 +151,10 @@ func TestConnectionLimit(t *testing.T) {
 
 // Number 63: a head that does not come, a body that does not, and a connection that does nothing end by themselves.
 func TestSlowClients(t *testing.T) {
+	const slowBytes = 150 // which take longer than a connection may be idle
 	up := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stream" {
-			for range 60 {
+			for range slowBytes {
 				_, _ = io.WriteString(w, "x")
 				w.(http.Flusher).Flush()
 				time.Sleep(20 * time.Millisecond)
@@ -162,7 +163,7 @@ func TestSlowClients(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	})
 	h := decrypting(t, "* a.test/*")
-	h.Limits = ir.HTTPLimits{HeaderMS: 200, IdleMS: 800}
+	h.Limits = ir.HTTPLimits{HeaderMS: 1000, IdleMS: 2000}
 	opaque := rule(t, "* c.test/*")
 	opaque.Opaque = true
 	h.Allow = append(h.Allow, opaque)
@@ -191,14 +192,14 @@ func TestSlowClients(t *testing.T) {
 		open[name] = conn
 	}
 	for name, conn := range open {
-		_ = conn.SetReadDeadline(time.Now().Add(8 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the connection is still open", name)
 		}
 	}
 	// One in which something moves is not idle.
 	got := e.do(e.client(up.at, "a.test"), request(t, "GET", "http://a.test/stream", nil))
-	if len(got.text) != 60 {
+	if len(got.text) != slowBytes {
 		t.Errorf("got %d bytes of a slow answer", len(got.text))
 	}
 }
