@@ -90,7 +90,7 @@ const modest = 192 << 10
 func Test_network_6_5_63_idle_connections(t *testing.T) {
 	asOne(t, func(t *testing.T, p *place) {
 		up := serve(t, nil)
-		policy := p.policy(hosts, fmt.Sprintf("$TLS\nports: [%s, %s], allow: [\"* api.test/*\"]\nlimits: connections: 2000", up.plain, up.secure))
+		policy := p.policy(hosts, fmt.Sprintf("$TLS\nports: [%s, %s], allow: [\"* api.test/*\"]\nlimits: {connections: 2000, header_time: \"5m\"}", up.plain, up.secure))
 		r := p.run(p.opts(policy, waiting+`
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
