@@ -33,8 +33,9 @@ type Cmd struct {
 	Cgroup  string            // cgroup v2 directory for limits.backend "cgroup"; "" is the one that this process is in
 	Explain bool              // observe what the policy refuses: see ExitStatus.Denied; slower
 
-	// Where a policy has names resolved: the helper program sandlock-proxy, "" is the one beside this program; and the
-	// servers that a policy's resolver asks (network.resolver), none are those of /etc/resolv.conf.
+	// Where a policy has names resolved, or rules about requests: the helper program sandlock-proxy, "" is the one beside this
+	// program; and the servers that a policy's resolver asks (network.resolver), none are those of /etc/resolv.conf. Credentials
+	// that a policy reads from the environment are read from Env; what the program itself has of them it keeps.
 	Helper      string
 	Nameservers []netip.AddrPort
 
