@@ -101,7 +101,7 @@ func Test_network_idle_connections(t *testing.T) {
 		// The test itself holds the other ends of those that are closed meanwhile, too.
 		n = min(n, (int(min(limit.Cur, 1<<20))-500)/2)
 		if n < 1000 {
-			t.Skipf("%d open files are too few", limit.Cur)
+			exectest.Lacks(t, fmt.Sprintf("enough open files, %d are too few", limit.Cur))
 		}
 		l := keep(t)
 		policy := b.Policy(b.Base(allowNet("tcp://" + l.Addr().String())))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // HTTP is what the proxy lets through of the connections to [Net.Intercepted]. Its zero value means that there is no
@@ -149,9 +150,13 @@ func (h *HTTP) Hosts() (names []string, addresses []netip.Addr) {
 
 // Bounds on the section.
 const (
+	MinHeaderBytes = 1 << 10
+	MaxHeaderBytes = 16 << 20
+	MaxHeaderTime  = 24 * time.Hour
+	MaxIdleTime    = 365 * 24 * time.Hour
+
 	maxHTTPRules   = 4096
 	maxCredentials = 256
-	maxHeaderBytes = 16 << 20
 )
 
 func (p *Program) checkHTTP() error {
@@ -351,9 +356,8 @@ func (p *Program) checkHTTPAuth() error {
 }
 
 func (l *HTTPLimits) check() error {
-	const day = 24 * 3600 * 1000
-	if l.HeaderBytes < 1024 || l.HeaderBytes > maxHeaderBytes || l.Connections == 0 || l.Connections > 1<<16 ||
-		l.HeaderMS == 0 || l.HeaderMS > day || l.IdleMS == 0 || l.IdleMS > 365*day {
+	if l.HeaderBytes < MinHeaderBytes || l.HeaderBytes > MaxHeaderBytes || l.Connections == 0 || l.Connections > 1<<16 ||
+		l.HeaderMS == 0 || l.HeaderMS > uint64(MaxHeaderTime.Milliseconds()) || l.IdleMS == 0 || l.IdleMS > uint64(MaxIdleTime.Milliseconds()) {
 		return fmt.Errorf("limits %+v are out of bounds", *l)
 	}
 	return nil

@@ -3,17 +3,21 @@ package check
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
 )
 
 func checkHTTP(c *checker) {
 	if !c.HTTP.On() {
+		checkNoRequests(c)
 		return
 	}
 	checkPassthrough(c)
+	checkHTTPLimits(c)
 	checkHTTPPorts(c)
 	checkAuth(c)
 	checkSecretsHidden(c)
@@ -24,6 +28,51 @@ func checkHTTP(c *checker) {
 			d := diag.At(again.Origin, "duplicate", "%q is listed twice", again.V.String())
 			c.add(d.AsWarning().WithNote(first.Origin.Place, "first at"))
 		})
+	}
+}
+
+// checkNoRequests refuses what is about a proxy that there will not be.
+func checkNoRequests(c *checker) {
+	h := &c.HTTP
+	for _, f := range []struct {
+		written bool
+		origin  policy.Origin
+	}{
+		{len(h.Ports.Items) > 0, h.Ports.Origin},
+		{h.CA.Set, h.CA.Origin},
+		{h.Key.Set, h.Key.Origin},
+		{len(h.InjectCA.Items) > 0, h.InjectCA.Origin},
+		{h.CAOut.Set, h.CAOut.Origin},
+		{h.UpstreamCA.Set, h.UpstreamCA.Origin},
+		{len(h.Credentials.Items) > 0, h.Credentials.Origin},
+		{len(h.Auth.Items) > 0, h.Auth.Origin},
+		{h.RedactQuery.Set, h.RedactQuery.Origin},
+		{h.Limits.HeaderBytes.Set, h.Limits.HeaderBytes.Origin},
+		{h.Limits.BodyBytes.Set, h.Limits.BodyBytes.Origin},
+		{h.Limits.Connections.Set, h.Limits.Connections.Origin},
+		{h.Limits.HeaderTime.Set, h.Limits.HeaderTime.Origin},
+		{h.Limits.Idle.Set, h.Limits.Idle.Origin},
+	} {
+		if f.written && f.origin.Kind != ir.OriginDefault {
+			d := diag.At(f.origin, "requires", "there is no rule about requests, and so no proxy that it could be for")
+			c.add(d.WithHint(`write a rule in http.allow or http.deny, or leave it out`))
+		}
+	}
+}
+
+// checkHTTPLimits: what the proxy can do with.
+func checkHTTPLimits(c *checker) {
+	l := &c.HTTP.Limits
+	if n := l.HeaderBytes; n.V < ir.MinHeaderBytes || n.V > ir.MaxHeaderBytes {
+		c.errorf(n.Origin, "range", "%d is out of range (%d to %d bytes)", n.V, ir.MinHeaderBytes, ir.MaxHeaderBytes)
+	}
+	for _, t := range []struct {
+		value policy.Val[time.Duration]
+		most  time.Duration
+	}{{l.HeaderTime, ir.MaxHeaderTime}, {l.Idle, ir.MaxIdleTime}} {
+		if t.value.V > t.most {
+			c.errorf(t.value.Origin, "range", "%v is out of range (at most %v)", t.value.V, t.most)
+		}
 	}
 }
 

@@ -179,7 +179,7 @@ func hasEscape(text []byte) bool {
 			continue
 		}
 		digits := text[i+1:]
-		if len(digits) > 0 && digits[0]|0x20 == 'u' { // %uXXXX, a habit of IIS
+		if len(digits) > 0 && digits[0]|0x20 == 'u' { // %u and four digits, a habit of IIS
 			digits = digits[1:]
 		}
 		if len(digits) >= 2 && isHex(digits[0]) && isHex(digits[1]) {
