@@ -154,9 +154,8 @@ const (
 	MaxHeaderBytes = 16 << 20
 	MaxHeaderTime  = 24 * time.Hour
 	MaxIdleTime    = 365 * 24 * time.Hour
-
-	maxHTTPRules   = 4096
-	maxCredentials = 256
+	MaxHTTPRules   = 4096 // that allow, deny or add credentials
+	MaxCredentials = 256  // as many files may show the certificate
 )
 
 func (p *Program) checkHTTP() error {
@@ -173,8 +172,8 @@ func (p *Program) checkHTTP() error {
 	if p.Process.Start != StartDirect {
 		return errors.New("rules need a supervisor")
 	}
-	if len(h.Allow)+len(h.Deny)+len(h.Auth) > maxHTTPRules {
-		return tooMany(len(h.Allow)+len(h.Deny)+len(h.Auth), maxHTTPRules)
+	if len(h.Allow)+len(h.Deny)+len(h.Auth) > MaxHTTPRules {
+		return tooMany(len(h.Allow)+len(h.Deny)+len(h.Auth), MaxHTTPRules)
 	}
 	for i := range h.Allow {
 		if err := p.checkHTTPRule(&h.Allow[i]); err != nil {
@@ -274,8 +273,8 @@ func (p *Program) checkHTTPFiles() error {
 			return fmt.Errorf("%s: %w", []string{"ca", "key", "ca_out", "upstream_ca"}[i], err)
 		}
 	}
-	if len(h.InjectCA) > maxCredentials {
-		return tooMany(len(h.InjectCA), maxCredentials)
+	if len(h.InjectCA) > MaxCredentials {
+		return tooMany(len(h.InjectCA), MaxCredentials)
 	}
 	for i := range h.InjectCA {
 		if err := p.checkPath(h.InjectCA[i].Path); err != nil {
@@ -290,8 +289,8 @@ func (p *Program) checkHTTPFiles() error {
 
 func (p *Program) checkCredentials() error {
 	list := p.HTTP.Credentials
-	if len(list) > maxCredentials {
-		return tooMany(len(list), maxCredentials)
+	if len(list) > MaxCredentials {
+		return tooMany(len(list), MaxCredentials)
 	}
 	for i := range list {
 		c := &list[i]

@@ -13,10 +13,10 @@ import (
 // Bounds on a program. They are far above what policies need; they keep hostile bytes from asking for much.
 const (
 	MaxPath = 4096 // bytes of a path, as PATH_MAX (linux/limits.h)
+	MaxLine = 1024 // bytes of a reason, a policy path, a test's name
 
 	maxName        = 64       // bytes of a parameter's name, characters of a program's
 	maxDescription = 16 << 10 // bytes
-	maxLine        = 1024     // bytes of a reason, a policy path, a test's name
 	maxArgument    = 128 << 10
 	maxPattern     = 4096
 	maxList        = 1 << 16 // elements of any list: rules, entries, origins …
@@ -261,8 +261,8 @@ func checkDescription(s string) error {
 
 // checkLine holds for one line of text of modest length.
 func checkLine(s string) error {
-	if len(s) > maxLine {
-		return fmt.Errorf("text of %d bytes, at most %d are allowed", len(s), maxLine)
+	if len(s) > MaxLine {
+		return fmt.Errorf("text of %d bytes, at most %d are allowed", len(s), MaxLine)
 	}
 	return checkText(s)
 }

@@ -17,6 +17,7 @@ func checkHTTP(c *checker) {
 		return
 	}
 	checkPassthrough(c)
+	checkHTTPCounts(c)
 	checkHTTPLimits(c)
 	checkHTTPPorts(c)
 	checkAuth(c)
@@ -56,6 +57,25 @@ func checkNoRequests(c *checker) {
 		if f.written && f.origin.Kind != ir.OriginDefault {
 			d := diag.At(f.origin, "requires", "there is no rule about requests, and so no proxy that it could be for")
 			c.add(d.WithHint(`write a rule in http.allow or http.deny, or leave it out`))
+		}
+	}
+}
+
+// checkHTTPCounts refuses more than an artifact holds.
+func checkHTTPCounts(c *checker) {
+	h := &c.HTTP
+	for _, l := range []struct {
+		what   string
+		n      int
+		most   int
+		origin policy.Origin
+	}{
+		{"rules, those of http.auth included", len(h.Rules()) + len(h.Auth.Items), ir.MaxHTTPRules, h.Origin()},
+		{"credentials", len(h.Credentials.Items), ir.MaxCredentials, h.Credentials.Origin},
+		{"files", len(h.InjectCA.Items), ir.MaxCredentials, h.InjectCA.Origin},
+	} {
+		if l.n > l.most {
+			c.errorf(l.origin, "range", "%d %s, at most %d are allowed", l.n, l.what, l.most)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func httpAllow(n node) policy.Val[policy.HTTPAllow] {
 func httpEntry(n node) policy.Val[policy.HTTPEntry] {
 	var e policy.HTTPEntry
 	if n.kind() == cue.StructKind {
-		e = policy.HTTPEntry{Rule: httpRule(n.at("rule")), Reason: word(n.at("reason"))}
+		e = policy.HTTPEntry{Rule: httpRule(n.at("rule")), Reason: text(n.at("reason"), policy.ParseLine)}
 	} else {
 		e = policy.HTTPEntry{Rule: httpRule(n)}
 		e.Reason.Origin = absent(n.path + ".reason")

@@ -39,7 +39,7 @@ func dynamicRule(n node) policy.DynamicRule {
 		Then:   outcome(n.at("then")),
 		Do:     list(n.at("do"), elements("Do", change)),
 		Scope:  word(n.at("scope")),
-		Reason: word(n.at("reason")),
+		Reason: text(n.at("reason"), policy.ParseLine),
 	}
 	refuseDuplicates(n.d, r.On)
 	if !r.Then.Action.Set && len(r.Do.Items) == 0 && !n.d.partial {
@@ -106,7 +106,7 @@ func (n node) exactlyOne(names ...string) {
 }
 
 func test(n node) policy.Test {
-	return policy.Test{Name: word(n.at("name")), Expect: word(n.at("expect")), Case: structOf(n.at("case"), testCase)}
+	return policy.Test{Name: text(n.at("name"), policy.ParseLine), Expect: word(n.at("expect")), Case: structOf(n.at("case"), testCase)}
 }
 
 func testCase(n node) policy.TestCase {

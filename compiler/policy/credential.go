@@ -9,6 +9,9 @@ import (
 // ParseCredentialSource checks where a secret is read from: "env:NAME", "file:/path" or "fd:NUMBER". Standard output
 // and error are refused: they are written to.
 func ParseCredentialSource(s string) (string, error) {
+	if _, err := ParseLine(s); err != nil {
+		return "", err
+	}
 	kind, rest, _ := strings.Cut(s, ":")
 	switch kind {
 	case "env":
@@ -32,7 +35,7 @@ func ParseCredentialSource(s string) (string, error) {
 // ParseAuthScheme checks how a credential is added to a request: "bearer", "basic:USER", "header:NAME" or
 // "query:NAME". A user name holds no ":" (RFC 7617 §2), a header name is a token (RFC 9110 §5.1).
 func ParseAuthScheme(s string) (string, error) {
-	if err := CheckText(s); err != nil {
+	if _, err := ParseLine(s); err != nil {
 		return "", err
 	}
 	kind, name, _ := strings.Cut(s, ":")
@@ -67,6 +70,9 @@ func ParseDestination(s string) (string, error) {
 func ParseHTTPRequest(s string) (string, error) {
 	if err := CheckText(s); err != nil {
 		return "", err
+	}
+	if len(s) > ir.MaxPath {
+		return "", grammarErrorf("http-request", "", "request of %d bytes, at most %d are allowed", len(s), ir.MaxPath)
 	}
 	refuse := func() (string, error) {
 		return "", grammarErrorf("http-request", `write "METHOD host/path"`, "%q is not one request", s)

@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/sandlock-go/sandlock/ir"
 )
 
 // GrammarError says why a text is not in one of the language's small grammars.
@@ -16,6 +18,14 @@ func (e *GrammarError) Error() string { return e.Msg }
 
 func grammarErrorf(rule, hint, format string, args ...any) error {
 	return &GrammarError{Rule: rule, Msg: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// ParseLine takes one line of text that people read.
+func ParseLine(s string) (string, error) {
+	if len(s) > ir.MaxLine {
+		return "", grammarErrorf("text", "", "text of %d bytes, at most %d are allowed", len(s), ir.MaxLine)
+	}
+	return s, CheckText(s)
 }
 
 // CheckText refuses what a C string or a line of text cannot hold: bytes that are not UTF-8, NUL, and control

@@ -73,6 +73,9 @@ func parseHTTPPath(s string) (clean string, prefix bool, err error) {
 	if strings.Contains(strings.TrimSuffix(s, "*"), "*") {
 		return "", false, grammarErrorf("http-rule", "", "path %q: only a final * is special", s)
 	}
+	if len(s) > ir.MaxPath {
+		return "", false, grammarErrorf("http-rule", "", "path of %d bytes, at most %d are allowed", len(s), ir.MaxPath)
+	}
 	parsed, err := query.ParsePath(s)
 	if err != nil {
 		return "", false, grammarErrorf("http-rule", "", "path %q: no request has it: %v", s, err)
