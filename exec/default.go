@@ -25,5 +25,5 @@ func Default() (*Artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("built-in default policy: %w", err)
 	}
-	return &Artifact{Program: program, Digest: sealed.Digest}, nil
+	return &Artifact{Program: program, Digest: sealed.Digest, payload: sealed.Payload}, nil
 }

@@ -19,6 +19,8 @@ type Artifact struct {
 	Program *ir.Program
 	Digest  string // SHA-256 of header and payload, hex
 	Signer  string // principal that signed it; "" if no signature was demanded
+
+	payload []byte // that Program was read from
 }
 
 // LoadOption is a demand on an artifact.
@@ -57,7 +59,7 @@ func Load(path string, options ...LoadOption) (*Artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &Artifact{Program: program, Digest: sealed.Digest, Signer: signer}, nil
+	return &Artifact{Program: program, Digest: sealed.Digest, Signer: signer, payload: sealed.Payload}, nil
 }
 
 // maxSigners bounds the file of allowed signers.

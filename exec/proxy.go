@@ -131,11 +131,7 @@ func (s *sandbox) startProxy() (problems []string) {
 		return problems
 	}
 	defer unix.Close(secrets)
-	encoded, err := ir.Encode(s.program)
-	if err != nil {
-		return []string{err.Error()}
-	}
-	program, err := kernel.SealedFile("program", encoded)
+	program, err := kernel.SealedFile("program", s.options.Artifact.payload)
 	if err != nil {
 		return []string{err.Error()}
 	}

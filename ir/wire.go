@@ -119,6 +119,9 @@ func (w *wire) readHead(major byte) uint64 {
 // unsigned is an unsigned integer of T's size.
 func unsigned[T ~uint8 | ~uint16 | ~uint32 | ~uint64](w *wire, v *T) {
 	n := w.head(cborUint, uint64(*v))
+	if w.encoding {
+		return // and leave the program alone: others may read it
+	}
 	*v = T(n)
 	if uint64(*v) != n {
 		w.fail("%d is out of range, at most %d is allowed", n, ^T(0))
@@ -143,7 +146,9 @@ func (w *wire) boolean(v *bool) {
 }
 
 func (w *wire) text(v *string) {
-	*v = w.str(cborText, *v)
+	if s := w.str(cborText, *v); !w.encoding {
+		*v = s
+	}
 	if !utf8.ValidString(*v) {
 		w.fail("text %q is not valid UTF-8", *v)
 	}
