@@ -68,6 +68,7 @@ func (w *wire) program(p *Program) {
 	optList(m, 14, &p.Rules, (*wire).dynamicRule)
 	m.must(15).net(&p.Net)
 	m.must(16).http(&p.HTTP)
+	m.must(17).view(&p.View)
 	m.end()
 }
 

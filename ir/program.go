@@ -39,6 +39,7 @@ type Program struct {
 	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
 	Net   Net           `cbor:"15,keyasint"`
 	HTTP  HTTP          `cbor:"16,keyasint"`
+	View  View          `cbor:"17,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].
@@ -91,6 +92,8 @@ const (
 	FeaturePtrace        Feature = 4 // tracing descendants (Yama)
 	FeatureCgroupMemory  Feature = 5 // a delegated cgroup v2 directory with the memory controller
 	FeatureCgroupCPU     Feature = 6 // the same with the cpu controller
+	FeatureNamespaces    Feature = 7 // mount and other namespaces of its own, by a user namespace or as root
+	FeatureUserNamespace Feature = 8 // a user namespace with ids mapped
 )
 
 var featureNames = map[Feature]string{
@@ -100,6 +103,8 @@ var featureNames = map[Feature]string{
 	FeaturePtrace:        "ptrace",
 	FeatureCgroupMemory:  "cgroup-memory",
 	FeatureCgroupCPU:     "cgroup-cpu",
+	FeatureNamespaces:    "namespaces",
+	FeatureUserNamespace: "user-namespace",
 }
 
 // String returns the feature's name as goldens and `sandlock-exec check` print it.

@@ -9,10 +9,11 @@ type Template = string
 // Start says how the executor starts the command.
 type Start uint8
 
-// Ways to start. (A namespaced start joins them when a policy can ask for one.)
+// Ways to start.
 const (
-	StartDirect  Start = 1 // supervised: raw clone, confine, execve
-	StartInPlace Start = 2 // no_supervisor: the executor confines itself and becomes the command
+	StartDirect     Start = 1 // supervised: raw clone, confine, execve
+	StartInPlace    Start = 2 // no_supervisor: the executor confines itself and becomes the command
+	StartNamespaced Start = 3 // as StartDirect, in the namespaces of [View]
 )
 
 // Process is the state that the command starts with.
