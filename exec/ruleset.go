@@ -91,7 +91,7 @@ func (s *sandbox) grantPath(rs *rulesets, r *ir.PathRule) error {
 }
 
 func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := s.root.Open(path, unix.O_PATH|unix.O_CLOEXEC)
 	if err != nil {
 		if r.Kind != ir.PathRequired && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES)) {
 			return nil
@@ -149,8 +149,9 @@ func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64) error {
 	if access&abi.FSWriteFile == 0 {
 		return nil
 	}
+	host := s.onHost(real)
 	for _, file := range s.options.Guarded {
-		if beneath(file, real) {
+		if beneath(file, host) {
 			return fmt.Errorf("%s lies beneath %s, which the policy lets the command write: it could rewrite it; keep it elsewhere", file, real)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/view"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -36,6 +37,9 @@ type sandbox struct {
 	learned        *learned         // what the resolver has found; nil without one
 	resolver       *helper.Resolver // nil where the policy has none
 	proxy          *proxy           // nil where the policy has none
+
+	view *view.View  // nil in a direct start
+	root kernel.Root // that the command's paths begin at; this process's own in a direct start
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -114,6 +118,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if err := s.listen(); err != nil {
 		return nil, nil, &SetupError{[]string{err.Error()}}
 	}
+	if err := s.openView(); err != nil {
+		return nil, nil, err
+	}
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
@@ -132,6 +139,9 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 		return nil, rs, &SetupError{[]string{err.Error()}}
 	}
 	if problems := s.startProxy(); len(problems) > 0 {
+		return nil, rs, &SetupError{problems}
+	}
+	if problems := s.finishView(); len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
 	}
 	return plan, rs, nil
@@ -168,6 +178,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 			return nil, &SetupError{[]string{"program.cwd: " + err.Error()}}
 		}
 	}
+	s.enterView(plan)
 	if plan.Candidates, err = candidates(argv[0], env, plan.Dir); err != nil {
 		return nil, err
 	}

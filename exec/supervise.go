@@ -57,6 +57,9 @@ func (s *sandbox) start(plan *stage.Plan, rs *rulesets) (r *running, err error) 
 	if r.child, err = stage.Start(plan); err != nil {
 		return nil, s.startFailure(err)
 	}
+	if s.view != nil && !s.view.Namespaces.Init {
+		s.view.Release() // the command is in its namespaces
+	}
 	r.life = &lifetime{
 		child: r.child, family: family, terminal: plan.TakeTerminal, refuseForks: func() {}, stops: &stops{},
 		limit: s.timeLimit(), started: began, audit: s.options.Audit, asked: map[unix.Signal]bool{},

@@ -12,6 +12,9 @@ import (
 // cleanUp removes what the run has made, once it is over.
 func (s *sandbox) cleanUp() {
 	s.endHelpers()
+	if s.view != nil {
+		s.view.Close()
+	}
 	if err := s.removeGroup(); err != nil {
 		fmt.Fprintf(os.Stderr, "sandlock-exec: %v\n", err)
 	}

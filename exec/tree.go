@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/stage"
 )
 
 // family tells the sandbox's processes from other children of this process: those that it already had when it became
@@ -21,11 +22,19 @@ type family struct {
 	scoped bool          // the supervisor's thread is in a Landlock domain that scopes signals
 	shared bool          // there may be other children at any time
 	waited time.Duration // CPU time of the sandbox's processes that this one has waited for, the command excepted
+	// keeper is the init of the sandbox's PID namespace, nil without one. What loses its parent becomes its child, not ours.
+	keeper *stage.Namespaces
 }
 
 // adopt makes this process the one that the sandbox's orphans become children of.
 func (s *sandbox) adopt(rs *rulesets) (*family, error) {
 	f := &family{scoped: rs.scoped, shared: s.shared}
+	keeper := 0
+	if s.view != nil {
+		if keeper = s.view.Namespaces.PID; s.view.Namespaces.Init {
+			f.keeper = s.view.Namespaces
+		}
+	}
 	if f.shared {
 		if !f.scoped {
 			return nil, errors.New("a sandbox within a program needs Landlock's signal scope (ABI 6, protections.signal_scope not off) to tell its processes from others; use sandlock-exec")
@@ -36,6 +45,7 @@ func (s *sandbox) adopt(rs *rulesets) (*family, error) {
 	if f.before, err = existingChildren(); err != nil {
 		return nil, err
 	}
+	f.before = slices.DeleteFunc(f.before, func(pid int) bool { return pid == keeper })
 	if err := kernel.BecomeSubreaper(); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
 	}
@@ -103,12 +113,22 @@ func existingChildren() ([]int, error) {
 // alone tells whether every child of this process is the sandbox's.
 func (f *family) alone() bool { return !f.shared && len(f.before) == 0 }
 
-// members lists the children of this process that belong to the sandbox. As subreaper it is the ancestor of every one
-// of them, and what loses its parent becomes its child.
+// members lists those processes of the sandbox whose parent is not of the sandbox. As subreaper this process is the ancestor
+// of every one of them, and what loses its parent becomes its child, or the child of the keeper.
 func (f *family) members() ([]int, error) {
 	pids, err := kernel.Children(os.Getpid())
-	if err != nil || f.alone() {
+	if err != nil {
 		return pids, err
+	}
+	if f.keeper != nil {
+		orphans, err := kernel.Children(f.keeper.PID)
+		if err != nil {
+			return nil, err
+		}
+		pids = slices.DeleteFunc(append(pids, orphans...), func(pid int) bool { return pid == f.keeper.PID })
+	}
+	if f.alone() {
+		return pids, nil
 	}
 	return slices.DeleteFunc(pids, func(pid int) bool {
 		return slices.Contains(f.before, pid) || !f.owns(pid)
@@ -124,6 +144,9 @@ const endPatience = 10 * time.Second
 // made.
 func (f *family) end() (killed int) {
 	defer f.disown()
+	if f.keeper != nil {
+		return f.endNamespace()
+	}
 	deadline := time.Now().Add(endPatience)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		if f.alone() && noChildren() {
@@ -143,6 +166,23 @@ func (f *family) end() (killed int) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// endNamespace has the keeper end, and the kernel with it all that is left in the PID namespace.
+func (f *family) endNamespace() (left int) {
+	pending, err := f.members()
+	for err == nil && len(pending) > 0 {
+		pid := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		if st, err := kernel.ReadStat(pid); err == nil && !st.Dead() {
+			left++
+		}
+		if more, err := kernel.Children(pid); err == nil {
+			pending = append(pending, more...)
+		}
+	}
+	f.keeper.Close()
+	return left
 }
 
 // noChildren asks the kernel, which a command that left nothing behind need not wait longer for.

@@ -20,6 +20,11 @@ func afterFork()
 type prepared struct {
 	inPlace    bool // this process becomes the command: no group, no parent, nobody to report to
 	cloneFlags uintptr
+	between    bool    // a process between joins the namespaces and clones the child as its sibling, see join
+	betweenErr uintptr // why it could not
+	sibling    uintptr // pid of that child
+	joins      []uintptr
+	dropGroups bool
 	pidfd      uintptr // *int32
 	cloneArgs  uintptr // *cloneArgs with the same and a control group, or 0
 	parent     uintptr // pid
@@ -89,17 +94,71 @@ type kernelSigaction [4]uint64
 func spawn(c *prepared) (pid uintptr, errno syscall.Errno) {
 	beforeFork() // blocks every signal on this thread
 	var en uintptr
-	if c.cloneArgs != 0 {
+	switch {
+	case c.cloneArgs != 0:
 		pid, en = rawClone(unix.SYS_CLONE3, c.cloneArgs, unsafe.Sizeof(cloneArgs{}), 0)
-	} else {
+	case c.between:
+		pid, en = rawClone(unix.SYS_CLONE, betweenFlags, 0, 0)
+	default:
 		pid, en = rawClone(unix.SYS_CLONE, c.cloneFlags, 0, c.pidfd)
 	}
-	if en != 0 || pid != 0 {
-		afterFork()
-		return pid, syscall.Errno(en)
+	if en == 0 && pid == 0 {
+		if c.between {
+			siblings(c)
+		}
+		child(c)
 	}
-	child(c)
-	return 0, 0 // not reached
+	afterFork()
+	if en == 0 && c.between {
+		for en = uintptr(syscall.EINTR); en == uintptr(syscall.EINTR); {
+			_, _, e := syscall.RawSyscall6(unix.SYS_WAIT4, pid, 0, 0, 0, 0, 0)
+			en = uintptr(e)
+		}
+		pid, en = c.sibling, c.betweenErr
+	}
+	return pid, syscall.Errno(en)
+}
+
+const betweenFlags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | uintptr(unix.SIGCHLD)
+
+// siblings is the process between. A PID namespace that is joined is that of children only (setns(2)), so somebody has to
+// join it and clone the command; with CLONE_PARENT the command is this process's sibling, and so the executor's child as in
+// a direct start.
+//
+//go:norace
+//go:nosplit
+func siblings(c *prepared) {
+	var pid uintptr
+	c.betweenErr = uintptr(join(c))
+	if c.betweenErr == 0 {
+		pid, c.betweenErr = rawClone(unix.SYS_CLONE, c.cloneFlags|unix.CLONE_PARENT, 0, c.pidfd)
+		if c.betweenErr == 0 && pid == 0 {
+			child(c)
+		}
+		c.sibling = pid
+	}
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
+
+// join enters the namespaces. Supplementary groups are dropped before, where this process may: a user namespace in which ids
+// are mapped without privileges forbids it (user_namespaces(7)).
+//
+//go:norace
+//go:nosplit
+func join(c *prepared) (e syscall.Errno) {
+	if c.dropGroups {
+		if _, _, e = syscall.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); e != 0 {
+			return e
+		}
+	}
+	for i := 0; i < len(c.joins); i++ {
+		if _, _, e = syscall.RawSyscall(unix.SYS_SETNS, c.joins[i], 0, 0); e != 0 {
+			return e
+		}
+	}
+	return 0
 }
 
 // child takes the steps in order. It returns, with the step that failed, only in place.
@@ -115,6 +174,13 @@ func child(c *prepared) message {
 		act kernelSigaction
 		i   int
 	)
+	// 0. The namespaces, if the process between has not joined them: all that follows is seen from inside.
+	if !c.between && len(c.joins) > 0 {
+		m.kind = uint32(StepJoin)
+		if e = join(c); e != 0 {
+			goto fail
+		}
+	}
 	// 1. An own process group: the parent signals and stops the command as a group.
 	if !c.inPlace {
 		m.kind = uint32(StepProcessGroup)
@@ -138,7 +204,8 @@ func child(c *prepared) message {
 	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&set)), 0, kernelSigsetBytes, 0, 0)
 	// 4. Die with the parent. The parent may have died before the request took effect: compare with its pid, not
-	// with 1, because in a container the executor may be pid 1.
+	// with 1, because in a container the executor may be pid 1. In a PID namespace it is always 0; there the keeper of the
+	// namespaces sees to it that nothing outlives the parent.
 	if !c.inPlace {
 		m.kind = uint32(StepParentDeath)
 		if _, _, e = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0); e != 0 {

@@ -42,6 +42,9 @@ func Start(p *Plan) (*Child, error) {
 			flags: uint64(c.cloneFlags)&^uint64(unix.SIGCHLD) | unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD),
 			pidfd: uint64(c.pidfd), cgroup: uint64(p.Cgroup),
 		}
+		if c.between { // the command is born in the group that the process between is in
+			args.flags, args.pidfd = uint64(betweenFlags)&^uint64(unix.SIGCHLD)|unix.CLONE_INTO_CGROUP, 0
+		}
 		keep = append(keep, args)
 		c.cloneArgs = uintptr(unsafe.Pointer(args))
 	}
@@ -194,6 +197,15 @@ func (p *Plan) prepare() (c *prepared, keep []any, err error) {
 		// The parent sleeps until the execve: nothing in between may wait for it.
 		c.cloneFlags |= unix.CLONE_VM | unix.CLONE_VFORK
 	}
+	if n := p.Namespaces; n != nil {
+		for _, fd := range n.Join {
+			c.joins = append(c.joins, uintptr(fd))
+		}
+		c.dropGroups = p.DropGroups
+		if n.Init {
+			c.between, c.parent = true, 0
+		}
+	}
 	keep = append(keep, p.Filter, p.CPUs)
 	if p.CPUs != nil {
 		c.affinity, c.affinityLen = uintptr(unsafe.Pointer(p.CPUs)), unsafe.Sizeof(*p.CPUs)
@@ -202,7 +214,7 @@ func (p *Plan) prepare() (c *prepared, keep []any, err error) {
 	lo, hi := uint32(p.Capabilities), uint32(p.Capabilities>>32)
 	data := &[2]capData{{lo, lo, lo}, {hi, hi, hi}}
 	c.capHeader, c.capData = uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data))
-	c.dropBounding = hasSetpcap()
+	c.dropBounding = hasSetpcap() || p.Namespaces != nil && p.Namespaces.User
 	keep = append(keep, header, data)
 
 	str := func(s string) uintptr {

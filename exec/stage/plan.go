@@ -17,6 +17,9 @@ type Plan struct {
 	Env        []string
 	Dir        string // working directory; "" keeps the executor's
 
+	Namespaces *Namespaces // that the command is started in; nil are the executor's
+	DropGroups bool        // supplementary groups, before the namespaces are joined
+
 	Cgroup       int // descriptor of the control group that the command is born in, from 3 on; 0 is the executor's
 	RulesetFD    int // Landlock ruleset of the command
 	Filter       *unix.SockFprog
@@ -71,7 +74,8 @@ type Step uint32
 
 // Steps, in the order in which the child takes them.
 const (
-	StepProcessGroup Step = iota + 1
+	StepJoin Step = iota + 1
+	StepProcessGroup
 	StepParentDeath
 	StepParentGone
 	StepPersonality
@@ -91,6 +95,7 @@ const (
 )
 
 var stepNames = map[Step]string{
+	StepJoin:         "join namespaces",
 	StepProcessGroup: "new process group",
 	StepParentDeath:  "set parent-death signal",
 	StepParentGone:   "parent died",

@@ -1,0 +1,185 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/stage"
+	"github.com/sandlock-go/sandlock/exec/view"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// openView makes the namespaces of a namespaced start and what is mounted in them. It must be called before this thread is
+// confined, since Landlock lets nobody mount whose files it guards.
+func (s *sandbox) openView() error {
+	v := &s.program.View
+	if !s.program.Namespaced() || !v.Mount && s.sameIDs(v) {
+		return nil
+	}
+	spec, problems := s.viewSpec(v)
+	if len(problems) > 0 {
+		return &SetupError{problems}
+	}
+	var err error
+	if s.view, err = view.Open(spec); err != nil {
+		s.view = nil
+		return &SetupError{[]string{s.viewFailure(err)}}
+	}
+	s.root = s.view.Root
+	if err := s.view.HostProc; err != nil {
+		s.notice("filesystem.proc: this host refuses an own /proc (%v), as containers do whose /proc is partly hidden; the command sees the host's", err)
+	}
+	return nil
+}
+
+// sameIDs reports whether the ids that the policy asks for are this process's own: no namespace is needed then.
+func (s *sandbox) sameIDs(v *ir.View) bool {
+	return !v.MapIDs || v.UID == uint32(os.Getuid()) && v.GID == uint32(os.Getgid())
+}
+
+// viewSpec binds the program's view. All mistakes are reported at once.
+func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
+	path := func(t ir.Template, ref ir.OriginRef) string {
+		if t == "" {
+			return ""
+		}
+		p, err := ir.ExpandPath(t, s.bound.lookup)
+		if err != nil {
+			problems = append(problems, s.ruleError(ref, err).Error())
+		}
+		return p
+	}
+	spec = view.Spec{Mount: v.Mount, PID: v.PID, Net: v.Net, Tmp: v.Tmp, TmpBytes: s.program.Limits.Memory, Sys: v.Sys, Masks: v.Masks, ReadOnly: v.ReadOnly}
+	if !s.sameIDs(v) {
+		spec.IDs = &view.IDs{UID: v.UID, GID: v.GID}
+	}
+	have, err := kernel.Capabilities()
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	spec.User = spec.IDs != nil || have>>unix.CAP_SYS_ADMIN&1 == 0
+	if !v.Mount {
+		return spec, problems
+	}
+	spec.Hostname = s.program.Name
+	switch v.Proc {
+	case ir.ProcPrivate:
+		spec.Proc = view.ProcPrivate
+	case ir.ProcAuto:
+		spec.Proc = view.ProcAuto
+	}
+	if v.Root != "" {
+		root := path(v.Root, v.RootOrigin)
+		real, err := filepath.EvalSymlinks(root)
+		if err != nil {
+			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
+		}
+		spec.Root = real
+	}
+	if v.Dev {
+		spec.Devices = s.devices()
+	}
+	for i := range v.Mounts {
+		m := &v.Mounts[i]
+		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
+		if _, err := os.Stat(mount.Source); err != nil {
+			problems = append(problems, s.ruleError(m.Origin, err).Error())
+		}
+		spec.Mounts = append(spec.Mounts, mount)
+	}
+	return spec, problems
+}
+
+// devices lists what an own /dev shows: what does no harm, and what the policy grants for GPUs.
+func (s *sandbox) devices() []string {
+	names := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	for i := range s.program.Landlock.Paths {
+		r := &s.program.Landlock.Paths[i]
+		name, ok := strings.CutPrefix(r.Path, "/dev/")
+		switch {
+		case !ok || r.Kind != ir.PathNumbered && r.Kind != ir.PathOptional:
+		case r.Kind == ir.PathNumbered:
+			for _, node := range numbered(r.Path) {
+				names = append(names, strings.TrimPrefix(node, "/dev/"))
+			}
+		case strings.HasPrefix(name, "nvidia") || name == "dri":
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// enterView has the command start in the view.
+func (s *sandbox) enterView(plan *stage.Plan) {
+	if s.view == nil {
+		return
+	}
+	plan.Namespaces = s.view.Namespaces
+	plan.DropGroups = s.program.View.MapIDs && plan.Namespaces.User && mayDropGroups()
+	if plan.Dir != "" || !s.program.View.Mount {
+		return
+	}
+	plan.Dir = "/"
+	if s.program.View.Root == "" {
+		if dir, err := os.Getwd(); err == nil {
+			plan.Dir = dir
+		}
+	}
+}
+
+func mayDropGroups() bool {
+	have, err := kernel.Capabilities()
+	return err == nil && have>>unix.CAP_SETGID&1 == 1
+}
+
+// finishView mounts what depends on all the rest, and leaves the view to itself.
+func (s *sandbox) finishView() (problems []string) {
+	if s.view == nil {
+		return nil
+	}
+	if s.program.View.Mount {
+		if err := s.showFiles(); err != nil {
+			return []string{s.viewFailure(err)}
+		}
+	}
+	if err := s.view.Seal(nil, 0, nil); err != nil {
+		return []string{s.viewFailure(err)}
+	}
+	return nil
+}
+
+// showFiles mounts the files that the policy gives other contents.
+func (s *sandbox) showFiles() error {
+	show := func(path string, content []byte) error {
+		f, err := s.view.Show(path, content)
+		if f != nil {
+			f.Close()
+		}
+		return err
+	}
+	return errors.Join(show("/etc/hostname", []byte(s.program.Name+"\n")), show("/etc/hosts", s.pins.HostsFile()))
+}
+
+// viewFailure explains why the view could not be made.
+func (s *sandbox) viewFailure(err error) string {
+	return fmt.Sprintf("namespaces: %v", err)
+}
+
+// notice tells the person at the keyboard what the policy left to the host to decide.
+func (s *sandbox) notice(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "sandlock-exec: "+format+"\n", args...)
+}
+
+// onHost returns the host's path of a file of the command's view.
+func (s *sandbox) onHost(path string) string {
+	if s.view == nil {
+		return path
+	}
+	return s.view.OnHost(path)
+}

@@ -1,0 +1,257 @@
+// Package view makes what the command of a namespaced start sees: namespaces, and what is mounted in them.
+//
+// In: a [Spec], with every path bound. Out: a [View], whose root the executor resolves the command's paths in, whose
+// namespaces the command joins, and which ends with the run. Nothing is mounted by this process: the keeper of the
+// namespaces (package stage) makes system calls that this package prepares. Nothing is left on the host.
+//
+// Sources are opened before anything changes and attached after the root has (open_tree(2), move_mount(2)): sources are
+// thus paths of the host, and targets paths of the command, with links followed in either as they are there.
+//
+// Read next: namespaces.go (ids, /proc, network), root.go (another root, and directories that mounts need), device.go,
+// files.go (files with content of ours, and closed ones), cover.go (what the policy denies and protects).
+package view
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/stage"
+)
+
+// Spec says what the command is to see. Paths are absolute and clean.
+type Spec struct {
+	IDs      *IDs   // what the user and group are inside; nil: the same
+	User     bool   // make a user namespace; needed where this process may not mount, or for IDs
+	Mount    bool   // a mount and a UTS namespace; all below needs it
+	PID      bool   // a PID and an IPC namespace
+	Net      bool   // a network namespace
+	Hostname string // "" keeps it
+
+	Root     string // directory of the host that becomes the root; "" keeps it
+	Proc     Proc
+	Tmp      bool
+	TmpBytes uint64   // size of /tmp, 0 for the kernel's default
+	Devices  []string // with an own /dev: devices of the host, beneath /dev, that are shown where they exist; nil without
+	Sys      bool     // the host's /sys, read-only
+	Mounts   []Mount
+	ReadOnly []string // directories that are made read-only if they exist
+	Masks    []string // files and directories that are closed if they exist
+}
+
+// IDs are a user and a group.
+type IDs struct{ UID, GID uint32 }
+
+// Mount shows a file or directory of the host, with everything mounted beneath it.
+type Mount struct {
+	Target, Source string
+	ReadOnly       bool
+}
+
+// Proc is what /proc shows.
+type Proc uint8
+
+// Kinds of /proc.
+const (
+	ProcHost    Proc = iota // the host's
+	ProcPrivate             // an own one
+	ProcAuto                // an own one if the kernel lets us, else the host's
+)
+
+// View is made and not yet started in, or in use.
+type View struct {
+	Namespaces *stage.Namespaces
+	Root       kernel.Root
+	HostProc   error // why /proc is the host's although an own one was wanted; nil if it is not
+
+	spec    Spec
+	root    int  // descriptor
+	scratch int  // descriptor of a file system for files of ours, which nobody sees; -1 before it is needed
+	nodes   bool // the inaccessible nodes exist in it
+	files   int
+}
+
+// Failure is a system call of the view's making that failed.
+type Failure = stage.CallError
+
+// Open makes the namespaces and mounts. The goroutine must be locked to its thread, see [stage.NewNamespaces].
+func Open(spec Spec) (v *View, err error) {
+	v = &View{spec: spec, root: -1, scratch: -1}
+	layout, err := v.layout()
+	if err != nil {
+		return nil, err
+	}
+	if v.Namespaces, err = stage.NewNamespaces(spec.flags()); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.Close()
+			v = nil
+		}
+	}()
+	ends := v.ends()
+	if err = v.do(append(v.identity(), ends...)); err != nil {
+		return v, err
+	}
+	for _, end := range ends {
+		v.Namespaces.Join = append(v.Namespaces.Join, int(end.Result))
+	}
+	if spec.Mount {
+		err = v.mount(layout)
+	}
+	return v, err
+}
+
+// mount makes the mounts, in the order that ir.View documents.
+func (v *View) mount(l *layout) error {
+	calls := []*stage.Call{stage.NewCall("keep mounts from spreading", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)}
+	if name := v.spec.Hostname; name != "" {
+		calls = append(calls, stage.NewCall("set the hostname", unix.SYS_SETHOSTNAME, []byte(name), len(name)))
+	}
+	var trees []*stage.Call
+	proc := v.newProc()
+	calls = append(calls, proc.calls...)
+	for _, m := range v.spec.Mounts {
+		open, more := openTree(m)
+		trees = append(trees, open)
+		calls = append(calls, more...)
+	}
+	devices, opened := v.openDevices()
+	calls = append(calls, opened...)
+	calls = append(calls, l.open()...)
+	if err := v.do(calls); err != nil {
+		return err
+	}
+	procTree, err := v.settleProc(proc)
+	if err != nil {
+		return err
+	}
+	calls = l.enter()
+	calls = append(calls, devices.attach()...)
+	if procTree != nil {
+		calls = append(calls, attach(procTree, "/proc"))
+	}
+	if v.spec.Tmp {
+		calls = append(calls, mountTmpfs("/tmp", fmt.Sprintf("mode=1777%s", sizeOption(v.spec.TmpBytes))))
+	}
+	for i, m := range v.spec.Mounts {
+		calls = append(calls, attach(trees[i], m.Target))
+	}
+	calls = append(calls, l.leave()...)
+	for _, dir := range v.spec.ReadOnly {
+		calls = append(calls, readOnly(dir)...)
+	}
+	if err := v.do(calls); err != nil {
+		return err
+	}
+	if err := v.openRoot(); err != nil {
+		return err
+	}
+	return v.mask()
+}
+
+// openRoot opens the command's root.
+func (v *View) openRoot() error {
+	root := stage.NewCall("open the root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err := v.do([]*stage.Call{root}); err != nil {
+		return err
+	}
+	v.root = int(root.Result)
+	v.Root = kernel.NewRoot(v.root)
+	return nil
+}
+
+func (v *View) do(calls []*stage.Call) error { return v.Namespaces.Do(calls) }
+
+// Release ends the keeper of namespaces that live on with the command.
+func (v *View) Release() {
+	if v.Namespaces != nil {
+		v.Namespaces.Close()
+	}
+}
+
+// Close ends the view. The command must have been waited for.
+func (v *View) Close() {
+	v.Release()
+	if v.root >= 0 {
+		_ = unix.Close(v.root)
+		v.root = -1
+	}
+	if v.scratch >= 0 {
+		_ = unix.Close(v.scratch)
+		v.scratch = -1
+	}
+}
+
+// openTree opens a source as a mount of its own, not attached anywhere.
+func openTree(m Mount) (tree *stage.Call, calls []*stage.Call) {
+	tree = stage.NewCall("open "+m.Source+" to be mounted", unix.SYS_OPEN_TREE, unix.AT_FDCWD, m.Source,
+		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	calls = []*stage.Call{tree}
+	if m.ReadOnly {
+		calls = append(calls, setAttributes(tree, m.Source, unix.MOUNT_ATTR_RDONLY, unix.AT_RECURSIVE))
+	}
+	return tree, calls
+}
+
+func setAttributes(tree *stage.Call, what string, set uint64, flags int) *stage.Call {
+	attr := &unix.MountAttr{Attr_set: set}
+	return stage.NewCall("make "+what+" read-only", unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, unsafe.Pointer(attr), unsafe.Sizeof(*attr))
+}
+
+// attach mounts an open tree.
+func attach(tree *stage.Call, target string) *stage.Call {
+	return stage.NewCall("mount on "+target, unix.SYS_MOVE_MOUNT, tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+}
+
+func mountTmpfs(target, options string) *stage.Call {
+	return stage.NewCall("mount a tmpfs on "+target, unix.SYS_MOUNT, "tmpfs", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
+}
+
+func sizeOption(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",size=%d", n)
+}
+
+// readOnly mounts a directory over itself, read-only.
+func readOnly(dir string) []*stage.Call {
+	tree, calls := openTree(Mount{Source: dir, ReadOnly: true})
+	tree.MayMiss().SkipOnFailure = 2
+	return append(calls, attach(tree, dir))
+}
+
+func (s *Spec) flags() (flags uintptr) {
+	for _, f := range []struct {
+		on   bool
+		flag uintptr
+	}{
+		{s.User, unix.CLONE_NEWUSER}, {s.Mount, unix.CLONE_NEWNS | unix.CLONE_NEWUTS}, {s.PID, unix.CLONE_NEWPID | unix.CLONE_NEWIPC}, {s.Net, unix.CLONE_NEWNET},
+	} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
+// OnHost returns the host's path of what the command sees at a path with links resolved: the source of the mount that it is
+// in, or the root's. What only the view has has none there; its own path is returned.
+func (v *View) OnHost(path string) string {
+	best, source := "", v.spec.Root
+	for _, m := range v.spec.Mounts {
+		if (path == m.Target || strings.HasPrefix(path, m.Target+"/")) && len(m.Target) > len(best) {
+			best, source = m.Target, m.Source
+		}
+	}
+	if source == "" {
+		return path
+	}
+	return filepath.Join(source, strings.TrimPrefix(path, best))
+}
