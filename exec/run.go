@@ -38,6 +38,8 @@ type sandbox struct {
 	resolver       *helper.Resolver // nil where the policy has none
 	proxy          *proxy           // nil where the policy has none
 
+	childless bool // this process had no children before the keeper of the view's namespaces
+
 	view *view.View  // nil in a direct start
 	root kernel.Root // that the command's paths begin at; this process's own in a direct start
 }

@@ -41,11 +41,13 @@ func (s *sandbox) adopt(rs *rulesets) (*family, error) {
 		}
 		return f, reapers.join()
 	}
-	var err error
-	if f.before, err = existingChildren(); err != nil {
-		return nil, err
+	if !s.childless || s.resolver != nil || s.proxy != nil {
+		var err error
+		if f.before, err = existingChildren(); err != nil {
+			return nil, err
+		}
+		f.before = slices.DeleteFunc(f.before, func(pid int) bool { return pid == keeper })
 	}
-	f.before = slices.DeleteFunc(f.before, func(pid int) bool { return pid == keeper })
 	if err := kernel.BecomeSubreaper(); err != nil {
 		return nil, fmt.Errorf("become subreaper: %w", err)
 	}
@@ -180,6 +182,10 @@ func (f *family) endNamespace() (left int) {
 		if more, err := kernel.Children(pid); err == nil {
 			pending = append(pending, more...)
 		}
+	}
+	if left == 0 && !f.shared {
+		f.keeper.Leave()
+		return 0
 	}
 	f.keeper.Close()
 	return left

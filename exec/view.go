@@ -26,6 +26,7 @@ func (s *sandbox) openView() error {
 	if len(problems) > 0 {
 		return &SetupError{problems}
 	}
+	s.childless = noChildren()
 	var err error
 	if s.view, err = view.Open(spec); err != nil {
 		s.view = nil
@@ -126,11 +127,20 @@ func (s *sandbox) enterView(plan *stage.Plan) {
 		return
 	}
 	plan.Dir = "/"
-	if s.program.View.Root == "" {
-		if dir, err := os.Getwd(); err == nil {
-			plan.Dir = dir
-		}
+	if s.program.View.Root != "" {
+		return
 	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return
+	}
+	fd, err := s.root.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		s.notice("the command starts in /: it does not see %s (%v)", dir, err)
+		return
+	}
+	_ = unix.Close(fd)
+	plan.Dir = dir
 }
 
 func mayDropGroups() bool {
@@ -157,10 +167,7 @@ func (s *sandbox) finishView() (problems []string) {
 // showFiles mounts the files that the policy gives other contents.
 func (s *sandbox) showFiles() error {
 	show := func(path string, content []byte) error {
-		f, err := s.view.Show(path, content)
-		if f != nil {
-			f.Close()
-		}
+		_, err := s.view.Show(path, content)
 		return err
 	}
 	return errors.Join(show("/etc/hostname", []byte(s.program.Name+"\n")), show("/etc/hosts", s.pins.HostsFile()))

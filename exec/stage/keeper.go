@@ -104,7 +104,7 @@ func perform(calls unsafe.Pointer, count uintptr) (failed, errno int64) {
 			}
 		}
 		c.Result, _, e = syscall.RawSyscall6(c.NR, a[0], a[1], a[2], a[3], a[4], a[5])
-		c.Errno = e
+		c.Errno, c.Made = e, true
 		switch {
 		case e == 0:
 			i += uintptr(c.SkipOnSuccess)

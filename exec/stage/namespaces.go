@@ -23,6 +23,7 @@ type Call struct {
 	SkipOnSuccess uint32    // how many of the calls that follow are left out when this one succeeds
 	SkipOnFailure uint32    // the same when it fails in a way that is tolerated
 
+	Made   bool // and so Result and Errno say how
 	Result uintptr
 	Errno  syscall.Errno
 
@@ -102,6 +103,7 @@ type Namespaces struct {
 	socket   int // our end
 	theirs   int // the keeper's end, as long as the tables are one; -1 after
 	detached bool
+	pending  []*Call
 	closing  []*Call
 }
 
@@ -144,16 +146,36 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 
 // Do has the keeper make calls, and returns a [*CallError] for the first that failed and must not.
 func (n *Namespaces) Do(calls []*Call) error {
-	if len(calls) == 0 {
-		return nil
+	if err := n.Begin(calls); err != nil {
+		return err
+	}
+	return n.Wait()
+}
+
+// Begin has the keeper make calls while this process goes on; [Namespaces.Wait] waits for them, and so does the next Begin.
+func (n *Namespaces) Begin(calls []*Call) error {
+	if err := n.Wait(); err != nil || len(calls) == 0 {
+		return err
 	}
 	r := request{unsafe.Pointer(unsafe.SliceData(calls)), uintptr(len(calls))}
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r))
 	if _, err := unix.Write(n.socket, b); err != nil {
 		return fmt.Errorf("keeper of namespaces: %w", err)
 	}
+	n.pending = calls // and so kept alive
+	return nil
+}
+
+// Wait waits for the calls that Begin has begun, and returns what [Namespaces.Do] does. Results of calls are there from then
+// on.
+func (n *Namespaces) Wait() error {
+	calls := n.pending
+	if calls == nil {
+		return nil
+	}
+	n.pending = nil
 	var a answer
-	b = unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	for {
 		// Before it is detached the keeper's end is in our own table too, so its death does not end this read; but nothing can
 		// have killed it alone that would not have us end as well.
@@ -177,9 +199,9 @@ func (n *Namespaces) Do(calls []*Call) error {
 }
 
 // Detach ends the start: the keeper gets a descriptor table of its own with nothing in it but its socket and the kept
-// descriptors, loses its capabilities but for those in capabilities, and from then on ends, and with a PID namespace
+// descriptors after the calls in last, loses its capabilities but for those in capabilities, and from then on ends, and with a PID namespace
 // everything in it, as soon as this process is gone. closing are calls that it makes first, once nothing else runs there.
-func (n *Namespaces) Detach(kept []int, capabilities uint64, closing []*Call) error {
+func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closing []*Call) error {
 	n.closing = closing // kept alive for as long as n is
 	if len(closing) > 0 {
 		n.keeper.closing, n.keeper.count = unsafe.Pointer(unsafe.SliceData(closing)), uintptr(len(closing))
@@ -188,10 +210,10 @@ func (n *Namespaces) Detach(kept []int, capabilities uint64, closing []*Call) er
 	lo, hi := uint32(capabilities), uint32(capabilities>>32)
 	data := &[2]capData{{lo, lo, 0}, {hi, hi, 0}}
 	var forever unix.Timeval
-	calls := []*Call{
+	calls := append(last,
 		NewCall("name the keeper", unix.SYS_PRCTL, unix.PR_SET_NAME, "sandlock-init"),
 		NewCall("own descriptor table", unix.SYS_CLOSE_RANGE, uintptr(maxDescriptor), uintptr(maxDescriptor), closeRangeUnshare),
-	}
+	)
 	calls = append(calls, closeAllBut(append(kept, n.theirs))...)
 	calls = append(calls,
 		NewCall("wait without end", unix.SYS_SETSOCKOPT, n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, unsafe.Pointer(&forever), unsafe.Sizeof(forever)),
@@ -223,17 +245,26 @@ func closeAllBut(kept []int) (calls []*Call) {
 	return append(calls, NewCall("close descriptors", unix.SYS_CLOSE_RANGE, from, uintptr(maxDescriptor), 0))
 }
 
+// Leave lets the keeper end without waiting for it, where there is nothing to wait for: nobody else is left in a PID
+// namespace, and it has no calls to make. The kernel takes the namespaces down meanwhile. The keeper stays a child of this process,
+// which therefore must be about to end.
+func (n *Namespaces) Leave() {
+	if n.detached && len(n.closing) == 0 {
+		n.PID, n.stack = 0, nil
+		n.release()
+	}
+}
+
 // Close lets the keeper end, and with a PID namespace everything in it, and waits for that. What is a child of this process
 // must be waited for before.
 func (n *Namespaces) Close() {
-	for _, fd := range n.Join {
-		_ = unix.Close(fd)
-	}
-	n.Join = nil
+	_ = n.Wait()
 	if n.PID > 0 {
 		if n.detached {
-			_ = unix.Close(n.socket)
-			n.socket = -1
+			if n.socket >= 0 {
+				_ = unix.Close(n.socket)
+				n.socket = -1
+			}
 		} else {
 			_ = unix.Shutdown(n.socket, unix.SHUT_RDWR) // ends its read, though our table holds its end too
 		}

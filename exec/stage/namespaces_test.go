@@ -42,7 +42,7 @@ func TestKeeper(t *testing.T) {
 	if err := n.Do([]*Call{NewCall("bad", unix.SYS_OPENAT, unix.AT_FDCWD, "/nowhere", 0, 0)}); err == nil || err.Error() != "bad: no such file or directory" {
 		t.Error(err)
 	}
-	if err := n.Detach(nil, 0, nil); err != nil {
+	if err := n.Detach(nil, nil, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(n.PID, 0); err != nil {

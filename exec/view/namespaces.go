@@ -10,7 +10,7 @@ import (
 	"github.com/sandlock-go/sandlock/exec/stage"
 )
 
-// identity maps the ids (user_namespaces(7)) and starts the loopback device. Ids are mapped from within: that needs no
+// identity maps the ids (user_namespaces(7)). Ids are mapped from within: that needs no
 // privileges as long as it is one id each, the executor's own, and setgroups is given up.
 func (v *View) identity() (calls []*stage.Call) {
 	if v.spec.User {
@@ -23,34 +23,48 @@ func (v *View) identity() (calls []*stage.Call) {
 		calls = append(calls, write("/proc/self/uid_map", fmt.Sprintf("%d %d 1", inside.UID, uid))...)
 		calls = append(calls, write("/proc/self/gid_map", fmt.Sprintf("%d %d 1", inside.GID, gid))...)
 	}
-	if v.spec.Net {
-		// SIOCSIFFLAGS (netdevice(7)) with struct ifreq: 16 bytes of name, then the flags.
-		request := make([]byte, 40)
-		copy(request, "lo")
-		binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP)
-		socket := stage.NewCall("socket for the loopback device", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		calls = append(calls, socket,
-			stage.NewCall("start the loopback device", unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, request),
-			stage.NewCall("close", unix.SYS_CLOSE, socket))
-	}
 	return calls
+}
+
+// network makes the network namespace, with its loopback device started. It takes longer than all the rest, and nothing of
+// the rest needs it.
+func (v *View) network() (calls []*stage.Call) {
+	if !v.spec.Net {
+		return nil
+	}
+	// SIOCSIFFLAGS (netdevice(7)) with struct ifreq: 16 bytes of name, then the flags.
+	request := make([]byte, 40)
+	copy(request, "lo")
+	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP)
+	socket := stage.NewCall("socket for the loopback device", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	calls = append(calls, stage.NewCall("make a network namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNET), socket,
+		stage.NewCall("start the loopback device", unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, request),
+		stage.NewCall("close", unix.SYS_CLOSE, socket))
+	return append(calls, v.end("net"))
 }
 
 // ends opens the namespaces, for the command to join. The user namespace comes first: it is what gives the right to join
 // the others (setns(2)).
 func (v *View) ends() (calls []*stage.Call) {
+	v.handles = stage.NewCall("open /proc/self/ns", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	calls = append(calls, v.handles)
 	for _, n := range []struct {
 		on   bool
 		name string
 	}{
-		{v.spec.User, "user"}, {v.spec.Mount, "mnt"}, {v.spec.Mount, "uts"}, {v.spec.PID, "ipc"}, {v.spec.PID, "pid"}, {v.spec.Net, "net"},
+		{v.spec.User, "user"}, {v.spec.Mount, "mnt"}, {v.spec.Mount, "uts"}, {v.spec.PID, "ipc"}, {v.spec.PID, "pid"},
 	} {
 		if n.on {
-			path := "/proc/self/ns/" + n.name
-			calls = append(calls, stage.NewCall("open "+path, unix.SYS_OPENAT, unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_CLOEXEC, 0))
+			calls = append(calls, v.end(n.name))
 		}
 	}
 	return calls
+}
+
+func (v *View) end(name string) *stage.Call {
+	c := stage.NewCall("open /proc/self/ns/"+name, unix.SYS_OPENAT, v.handles, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	v.joins = append(v.joins, c)
+	return c
 }
 
 func write(path, text string) []*stage.Call {
@@ -92,14 +106,13 @@ func (v *View) newProc() (p proc) {
 }
 
 // settleProc returns what is to be mounted on /proc, nil for nothing.
-func (v *View) settleProc(p proc) (tree *stage.Call, err error) {
+func (v *View) settleProc(p proc) (tree *stage.Call) {
 	switch {
 	case p.mount == nil:
-		return nil, nil
+		return nil
 	case p.mount.Errno == 0:
-		return p.mount, nil
-	default:
-		v.HostProc = p.mount.Errno
-		return p.host, nil
+		return p.mount
 	}
+	v.HostProc = p.mount.Errno
+	return p.host
 }

@@ -65,14 +65,15 @@ const (
 // View is made and not yet started in, or in use.
 type View struct {
 	Namespaces *stage.Namespaces
-	Root       kernel.Root
-	HostProc   error // why /proc is the host's although an own one was wanted; nil if it is not
+	Root       kernel.Root // of the command; this process's own without a mount namespace
+	HostProc   error       // why /proc is the host's although an own one was wanted; nil if it is not
 
 	spec    Spec
-	root    int  // descriptor
-	scratch int  // descriptor of a file system for files of ours, which nobody sees; -1 before it is needed
-	nodes   bool // the inaccessible nodes exist in it
-	files   int
+	joins   []*stage.Call // their results are the namespaces to join
+	handles *stage.Call   // its result is the directory that they are opened in
+	root    *stage.Call   // its result is the command's root
+	scratch *stage.Call   // its result is the file system that holds files of ours
+	files   []*File
 }
 
 // Failure is a system call of the view's making that failed.
@@ -80,7 +81,7 @@ type Failure = stage.CallError
 
 // Open makes the namespaces and mounts. The goroutine must be locked to its thread, see [stage.NewNamespaces].
 func Open(spec Spec) (v *View, err error) {
-	v = &View{spec: spec, root: -1, scratch: -1}
+	v = &View{spec: spec}
 	layout, err := v.layout()
 	if err != nil {
 		return nil, err
@@ -94,22 +95,19 @@ func Open(spec Spec) (v *View, err error) {
 			v = nil
 		}
 	}()
-	ends := v.ends()
-	if err = v.do(append(v.identity(), ends...)); err != nil {
+	calls := append(v.identity(), v.ends()...)
+	if !spec.Mount {
+		return v, v.Namespaces.Begin(calls)
+	}
+	if err = v.mount(calls, layout); err != nil {
 		return v, err
 	}
-	for _, end := range ends {
-		v.Namespaces.Join = append(v.Namespaces.Join, int(end.Result))
-	}
-	if spec.Mount {
-		err = v.mount(layout)
-	}
-	return v, err
+	return v, v.Namespaces.Begin(append(v.closeNodes(), v.network()...))
 }
 
-// mount makes the mounts, in the order that ir.View documents.
-func (v *View) mount(l *layout) error {
-	calls := []*stage.Call{stage.NewCall("keep mounts from spreading", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0)}
+// mount makes the mounts, in the order that ir.View documents. calls come first.
+func (v *View) mount(calls []*stage.Call, l *layout) error {
+	calls = append(calls, stage.NewCall("keep mounts from spreading", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_PRIVATE, 0))
 	if name := v.spec.Hostname; name != "" {
 		calls = append(calls, stage.NewCall("set the hostname", unix.SYS_SETHOSTNAME, []byte(name), len(name)))
 	}
@@ -127,17 +125,13 @@ func (v *View) mount(l *layout) error {
 	if err := v.do(calls); err != nil {
 		return err
 	}
-	procTree, err := v.settleProc(proc)
-	if err != nil {
-		return err
-	}
 	calls = l.enter()
 	calls = append(calls, devices.attach()...)
-	if procTree != nil {
-		calls = append(calls, attach(procTree, "/proc"))
+	if tree := v.settleProc(proc); tree != nil {
+		calls = append(calls, attach(tree, "/proc"))
 	}
 	if v.spec.Tmp {
-		calls = append(calls, mountTmpfs("/tmp", fmt.Sprintf("mode=1777%s", sizeOption(v.spec.TmpBytes))))
+		calls = append(calls, mountTmpfs("/tmp", "mode=1777"+sizeOption(v.spec.TmpBytes)))
 	}
 	for i, m := range v.spec.Mounts {
 		calls = append(calls, attach(trees[i], m.Target))
@@ -146,23 +140,11 @@ func (v *View) mount(l *layout) error {
 	for _, dir := range v.spec.ReadOnly {
 		calls = append(calls, readOnly(dir)...)
 	}
-	if err := v.do(calls); err != nil {
+	v.root = stage.NewCall("open the root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err := v.do(append(calls, v.root)); err != nil {
 		return err
 	}
-	if err := v.openRoot(); err != nil {
-		return err
-	}
-	return v.mask()
-}
-
-// openRoot opens the command's root.
-func (v *View) openRoot() error {
-	root := stage.NewCall("open the root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err := v.do([]*stage.Call{root}); err != nil {
-		return err
-	}
-	v.root = int(root.Result)
-	v.Root = kernel.NewRoot(v.root)
+	v.Root = kernel.NewRoot(int(v.root.Result))
 	return nil
 }
 
@@ -178,13 +160,20 @@ func (v *View) Release() {
 // Close ends the view. The command must have been waited for.
 func (v *View) Close() {
 	v.Release()
-	if v.root >= 0 {
-		_ = unix.Close(v.root)
-		v.root = -1
+	for _, open := range append(v.joins, v.handles, v.root, v.scratch) {
+		closeResult(open)
 	}
-	if v.scratch >= 0 {
-		_ = unix.Close(v.scratch)
-		v.scratch = -1
+	v.joins, v.handles, v.root, v.scratch = nil, nil, nil, nil
+	for _, f := range v.files {
+		closeResult(f.open)
+	}
+	v.files = nil
+}
+
+// closeResult closes the descriptor that a call has opened, if it was made.
+func closeResult(c *stage.Call) {
+	if c != nil && c.Made && c.Errno == 0 {
+		_ = unix.Close(int(c.Result))
 	}
 }
 
