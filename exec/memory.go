@@ -37,13 +37,13 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 	}
 	if limits.Memory > 0 || limits.CPUCount > 0 {
 		h := machine.New(s.arch, machine.Config{
-			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles, Journal: j,
+			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles && s.view == nil, Journal: j,
 			Grants: s.granted,
 		})
 		rules.instead = append(rules.instead, h.Instead)
 		w.list = append(w.list, h)
 	}
-	return nil
+	return s.refreshFiles(child, loop, charged)
 }
 
 // limited adds to a result what the memory limits did. ended says that the executor itself has killed the command.

@@ -40,8 +40,9 @@ type sandbox struct {
 
 	childless bool // this process had no children before the keeper of the view's namespaces
 
-	view *view.View  // nil in a direct start
-	root kernel.Root // that the command's paths begin at; this process's own in a direct start
+	view   *view.View   // nil in a direct start
+	moving []*view.File // files of the machine that change while the sandbox runs
+	root   kernel.Root  // that the command's paths begin at; this process's own in a direct start
 }
 
 // supervised reports whether a supervisor stays around the command.

@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -162,15 +161,6 @@ func (s *sandbox) finishView() (problems []string) {
 		return []string{s.viewFailure(err)}
 	}
 	return nil
-}
-
-// showFiles mounts the files that the policy gives other contents.
-func (s *sandbox) showFiles() error {
-	show := func(path string, content []byte) error {
-		_, err := s.view.Show(path, content)
-		return err
-	}
-	return errors.Join(show("/etc/hostname", []byte(s.program.Name+"\n")), show("/etc/hosts", s.pins.HostsFile()))
 }
 
 // viewFailure explains why the view could not be made.

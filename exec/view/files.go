@@ -66,7 +66,7 @@ func closeNode(path string, dir bool) *stage.Call {
 
 // File is a file of ours that the command sees in the place of another. It cannot be changed from inside.
 type File struct {
-	path    string
+	Path    string
 	content []byte
 	open    *stage.Call
 	size    int
@@ -88,7 +88,7 @@ func (v *View) Show(path string, content []byte) (f *File, err error) {
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, err
 	}
-	f = &File{path: path, content: content}
+	f = &File{Path: path, content: content}
 	v.files = append(v.files, f)
 	return f, nil
 }
@@ -97,8 +97,8 @@ func (v *View) Show(path string, content []byte) (f *File, err error) {
 func (v *View) show() (calls []*stage.Call) {
 	for i, f := range v.files {
 		name := strconv.Itoa(i)
-		f.open = stage.NewCall("make a file to be shown as "+f.path, unix.SYS_OPENAT, unix.AT_FDCWD, name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o444)
-		calls = append(calls, f.open, stage.NewCall("show "+f.path, unix.SYS_MOUNT, name, f.path, 0, unix.MS_BIND, 0), remountReadOnly(f.path))
+		f.open = stage.NewCall("make a file to be shown as "+f.Path, unix.SYS_OPENAT, unix.AT_FDCWD, name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o444)
+		calls = append(calls, f.open, stage.NewCall("show "+f.Path, unix.SYS_MOUNT, name, f.Path, 0, unix.MS_BIND, 0), remountReadOnly(f.Path))
 	}
 	return calls
 }
@@ -109,13 +109,13 @@ func (f *File) Write(content []byte) error {
 	for n := 0; n < len(content); {
 		got, err := unix.Pwrite(fd, content[n:], int64(n))
 		if err != nil {
-			return fmt.Errorf("write %s: %w", f.path, err)
+			return fmt.Errorf("write %s: %w", f.Path, err)
 		}
 		n += got
 	}
 	if len(content) < f.size {
 		if err := unix.Ftruncate(fd, int64(len(content))); err != nil {
-			return fmt.Errorf("write %s: %w", f.path, err)
+			return fmt.Errorf("write %s: %w", f.Path, err)
 		}
 	}
 	f.size = len(content)
