@@ -8,7 +8,8 @@
 // A test that expects a refusal must show that the same attempt works where nothing forbids it ([Box.Control]): a
 // broken probe or a missing tool must not look like a safe sandbox.
 //
-// Read next: box.go (the setting of one test), run.go (how processes are run), probe/main.go (the attempts).
+// Read next: box.go (the setting of one test), run.go (how processes are run), place.go (hosts that refuse things),
+// probe/main.go (the attempts).
 package exectest
 
 import (
@@ -34,6 +35,10 @@ const atOnce = 4
 
 // Main runs the tests of a package that uses exectest: call it from TestMain.
 func Main(m *testing.M) {
+	if err := settle(); err != nil {
+		fmt.Fprintln(os.Stderr, "exectest:", err)
+		os.Exit(placeMissing)
+	}
 	flag.Parse()
 	asked := false
 	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
