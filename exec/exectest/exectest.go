@@ -61,6 +61,15 @@ func Main(m *testing.M) {
 	}())
 }
 
+// Scratch returns a folder that every user can reach, for what a test process makes once. It goes away with the process.
+func Scratch(tb testing.TB) string {
+	tb.Helper()
+	if scratch == "" {
+		tb.Fatal("exectest: TestMain does not call exectest.Main")
+	}
+	return scratch
+}
+
 // The programs under test. Each is built once per test process, when a test first needs it.
 var (
 	compiler = program("sandlock-compile", "./cmd/sandlock-compile")
