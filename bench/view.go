@@ -161,7 +161,8 @@ func (w workshop) measureViewCalls() ([]Call, error) {
 	}{
 		{"10⁵ opens", []string{"open-loop", "100000"}, ""},
 		{"10⁵ stats", []string{"stat-loop", "100000"}, ""},
-		{"find /usr", program("/usr/bin/find /usr"), "/usr/bin/find"},
+		// find fails by 1 where a folder is root's alone: inside, root has no capabilities to read it.
+		{"find /usr", program("{ /usr/bin/find /usr 2>/dev/null || [ $? = 1 ]; }"), "/usr/bin/find"},
 		{"python3 -c 'import json,ssl,sqlite3'", program("/usr/bin/python3 -c 'import json,ssl,sqlite3'"), "/usr/bin/python3"},
 	}
 	policies := []struct{ name, artifact string }{{"user + mount", "view.sbx"}, {"all + /proc", "private.sbx"}}
