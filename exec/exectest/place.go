@@ -23,6 +23,7 @@ type Place struct {
 	attr   func(u User) *syscall.SysProcAttr
 	settle func() error // makes the place, in the process that attr started; nil when there is no more to it
 	init   bool         // the process that made the place stays, as its process 1
+	within bool         // what is tested there needs user namespaces of its own
 }
 
 // The places.
@@ -42,7 +43,7 @@ var (
 	}}
 	// MaskedProc has parts of its /proc covered, as containers have: user namespaces can be made, a new /proc cannot be
 	// mounted in them. Tests are who they are outside; root may mount a new one without a user namespace.
-	MaskedProc = Place{name: "masked proc", settle: maskProc, init: true, attr: func(u User) *syscall.SysProcAttr {
+	MaskedProc = Place{name: "masked proc", settle: maskProc, init: true, within: true, attr: func(u User) *syscall.SysProcAttr {
 		if u.Root() {
 			return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 		}
@@ -50,7 +51,7 @@ var (
 	}}
 	// UnshareUr is a user and mount namespace in which an ordinary user is root, as "unshare -Urm" makes them. No other id
 	// exists there: tests must not be [AsUsers].
-	UnshareUr = Place{name: "unshare -Ur", attr: func(u User) *syscall.SysProcAttr {
+	UnshareUr = Place{name: "unshare -Ur", within: true, attr: func(u User) *syscall.SysProcAttr {
 		return inUserNamespace(ordinary(u), User{}, syscall.CLONE_NEWNS)
 	}}
 )
@@ -101,11 +102,28 @@ func WithoutNamespaces(t *testing.T, test func(t *testing.T, b *Box)) {
 	FilteredNamespaces.In(t, test)
 }
 
+// UserNamespaces skips a test where an ordinary user cannot make a user namespace and mount in it, as unshare(1) finds. As
+// [Lacks], it fails the test instead if SANDLOCK_TEST_ALL is set.
+func UserNamespaces(tb testing.TB) {
+	tb.Helper()
+	r := Run(tb, Opts{User: Ordinary(), Args: []string{Program(tb, "/usr/bin/unshare"), "-Urm", "/bin/true"}, Dir: "/"})
+	if r.Code == 0 {
+		return
+	}
+	if os.Getenv("SANDLOCK_TEST_ALL") != "" {
+		tb.Fatalf("this host should allow user namespaces: %s", r.Stderr)
+	}
+	tb.Skipf("no user namespaces here: %s", r.Stderr)
+}
+
 // placeMissing is the exit code of a process that could not make its place.
 const placeMissing = 77
 
 func (p Place) again(t *testing.T) {
 	t.Helper()
+	if p.within {
+		UserNamespaces(t)
+	}
 	Compiler(t)
 	Executor(t)
 	Probe(t)
