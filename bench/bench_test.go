@@ -52,6 +52,34 @@ func TestMarkdownShowsRatiosAndGaps(t *testing.T) {
 	}
 }
 
+func TestViewMarkdown(t *testing.T) {
+	start := func(name, against string, took time.Duration) ViewStart {
+		return ViewStart{Start: Start{Name: name, Samples: Samples{took}}, Against: against, Target: "≤ 1.0 ×"}
+	}
+	r := Report{View: View{
+		Starts: []ViewStart{start("ours", "theirs", 3*time.Millisecond), start("theirs", "", 4*time.Millisecond), start("alone", "missing", time.Millisecond)},
+		Calls:  []Call{{Name: "find /usr", Bare: 100, Filtered: 101, Inside: 102, Target: "≤ 1.03 ×"}},
+		Gaps:   []string{"missing (not found)"},
+	}}
+	var text strings.Builder
+	r.view(&text)
+	for _, want := range []string{
+		"| ours | 3.00 | 3.00 | theirs | 0.75 × | 1 | ≤ 1.0 × |",
+		"| alone | 1.00 | 1.00 | missing |  | 1 |",
+		"| missing (not found) | not measured |",
+		"| find /usr | 100.0 | 101.0 | 102.0 | 1.020 × | 1.010 × | ≤ 1.03 × |",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+	text.Reset()
+	(&Report{}).view(&text)
+	if text.Len() > 0 {
+		t.Errorf("a run without namespaces prints %q", text.String())
+	}
+}
+
 func TestSharesMarkdown(t *testing.T) {
 	var text strings.Builder
 	sharesMarkdown(&text, []Share{{Load: "loop", Got: map[int]float64{10: 10.04, 50: 49.96, 90: 90, 100: 99.9}}})

@@ -101,9 +101,9 @@ func (w workshop) measureHTTP(runs int) (h HTTP, err error) {
 	if runs > 0 {
 		progress("starts: %d rounds", runs)
 		h.Starts, err = measureStarts([]contender{
-			{startNetwork, join(w.inWeb("hosts.sbx"), []string{command})},
-			{startHTTP, join(w.inWeb("plain.sbx"), []string{command})},
-			{startTLS, join(w.inWeb("http.sbx"), []string{command})},
+			{Name: startNetwork, Argv: join(w.inWeb("hosts.sbx"), []string{command})},
+			{Name: startHTTP, Argv: join(w.inWeb("plain.sbx"), []string{command})},
+			{Name: startTLS, Argv: join(w.inWeb("http.sbx"), []string{command})},
 		}, runs)
 	}
 	return h, err

@@ -24,6 +24,7 @@ type Report struct {
 	Crowds   []Crowd
 	Traffic  []Traffic
 	HTTP     HTTP
+	View     View
 	Single   []Single
 	Gaps     []string // contenders that could not be run
 }
@@ -59,18 +60,24 @@ func (r *Report) markdown(w io.Writer) {
 	for _, gap := range r.Gaps {
 		fmt.Fprintf(w, "| %s | not measured | | | | | |\n", gap)
 	}
-	fmt.Fprintf(w, "\n| system call | bare ns | any filter ns | inside ns | ratio to bare | ratio to any filter | target |\n")
-	fmt.Fprintln(w, "|---|---:|---:|---:|---:|---:|---|")
-	for _, c := range r.Calls {
-		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.3f × | %.3f × | %s |\n", c.Name, c.Bare, c.Filtered, c.Inside,
-			c.Inside/c.Bare, c.Inside/c.Filtered, c.Target)
-	}
+	callsTable(w, "system call", r.Calls)
 	r.notified(w)
 	r.traffic(w)
 	r.http(w)
+	r.view(w)
 	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
 	for _, s := range r.Single {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)
+	}
+}
+
+// callsTable writes what something costs outside, under any filter, and inside.
+func callsTable(w io.Writer, what string, calls []Call) {
+	fmt.Fprintf(w, "\n| %s | bare ns | any filter ns | inside ns | ratio to bare | ratio to any filter | target |\n", what)
+	fmt.Fprintln(w, "|---|---:|---:|---:|---:|---:|---|")
+	for _, c := range calls {
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.3f × | %.3f × | %s |\n", c.Name, c.Bare, c.Filtered, c.Inside,
+			c.Inside/c.Bare, c.Inside/c.Filtered, c.Target)
 	}
 }
 

@@ -17,13 +17,14 @@ const (
 type Start struct {
 	Name    string
 	Argv    []string
+	UID     int `json:",omitempty"`
 	Samples Samples
 }
 
 func measureStarts(contenders []contender, rounds int) ([]Start, error) {
 	starts := make([]Start, len(contenders))
 	for i, c := range contenders {
-		starts[i] = Start{Name: c.Name, Argv: c.Argv}
+		starts[i] = Start{Name: c.Name, Argv: c.Argv, UID: c.UID}
 	}
 	for round := range rounds {
 		for i := range starts {
@@ -31,7 +32,7 @@ func measureStarts(contenders []contender, rounds int) ([]Start, error) {
 			if round >= slowRounds && s.Samples.Quantile(0.5) > slowAfter {
 				continue
 			}
-			took, err := timed(s.Argv)
+			took, err := timedAs(s.UID, s.Argv)
 			if err != nil {
 				return nil, fmt.Errorf("round %d: %s: %w", round+1, s.Name, err)
 			}
@@ -42,7 +43,10 @@ func measureStarts(contenders []contender, rounds int) ([]Start, error) {
 }
 
 // timed runs a command from before its fork until it was waited for.
-func timed(argv []string) (time.Duration, error) {
+func timed(argv []string) (time.Duration, error) { return timedAs(0, argv) }
+
+// timedAs does it as another user.
+func timedAs(uid int, argv []string) (time.Duration, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -52,7 +56,7 @@ func timed(argv []string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	attr := &os.ProcAttr{Env: os.Environ(), Files: []*os.File{null, null, null}}
+	attr := &os.ProcAttr{Env: os.Environ(), Files: []*os.File{null, null, null}, Sys: attributes(uid)}
 	start := time.Now()
 	p, err := os.StartProcess(path, argv, attr)
 	if err != nil {

@@ -67,6 +67,10 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 			ok, why = h.CgroupMemory, h.CgroupMemoryReason
 		case ir.FeatureCgroupCPU:
 			ok, why = h.CgroupCPU, h.CgroupCPUReason
+		case ir.FeatureNamespaces:
+			ok, why = h.Namespaces, h.NamespacesReason
+		case ir.FeatureUserNamespace:
+			ok, why = h.UserNamespaces, h.UserNSReason
 		default:
 			ok, has = false, "unknown to this build"
 		}
@@ -87,12 +91,34 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 		}
 		problems = append(problems, line)
 	}
+	if line := noProc(p, h); line != "" {
+		problems = append(problems, line)
+	}
 	if changesImages(p) {
 		if err := kernel.CanOverwriteCode(); err != nil {
 			problems = append(problems, "determinism: "+err.Error())
 		}
 	}
 	return problems
+}
+
+// noProc says why the /proc that the policy insists on cannot be had where namespaces can. "auto" does without.
+func noProc(p *ir.Program, h kernel.Host) string {
+	if !p.Namespaced() || p.View.Proc != ir.ProcPrivate {
+		return ""
+	}
+	ok, why, can := h.FreshProc, h.FreshProcReason, h.Namespaces
+	if p.View.MapIDs {
+		ok, why, can = h.MappedProc, h.MappedProcReason, h.UserNamespaces
+	}
+	if ok || !can { // without namespaces there is a line about them already
+		return ""
+	}
+	line := "needs a new /proc (for filesystem.proc)"
+	if why != "" {
+		line += ": " + why
+	}
+	return line
 }
 
 // Missing lists everything that the program requires and this host does not offer, each with the policy field.

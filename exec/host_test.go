@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,5 +59,42 @@ func TestMissingNamesThePolicyFields(t *testing.T) {
 	}
 	if got := Missing(p, kernel.Host{LandlockABI: 6, SeccompFilter: true, SeccompNotify: true, Ptrace: true}); len(got) != 0 {
 		t.Errorf("a host with everything misses %q", got)
+	}
+}
+
+// A namespaced start is refused before it begins where a probe has shown why; the policy's insistence on an own /proc is
+// a matter apart.
+func TestMissingNamespaces(t *testing.T) {
+	all := kernel.Host{Namespaces: true, UserNamespaces: true, FreshProc: true, MappedProc: true}
+	with := func(change func(h *kernel.Host)) kernel.Host { h := all; change(&h); return h }
+	noProc := with(func(h *kernel.Host) { h.FreshProc, h.FreshProcReason = false, "/proc is covered" })
+	noMapped := with(func(h *kernel.Host) { h.MappedProc, h.MappedProcReason = false, "/proc is covered" })
+	none := kernel.Host{NamespacesReason: "sysctl A is 0", UserNSReason: "sysctl B is 0", FreshProcReason: "C", MappedProcReason: "D"}
+	plain := ir.Requirement{Feature: ir.FeatureNamespaces, Fields: []string{"filesystem.tmp"}}
+	mapped := ir.Requirement{Feature: ir.FeatureUserNamespace, Fields: []string{"program.uid"}}
+	for _, tc := range []struct {
+		name     string
+		requires []ir.Requirement
+		view     ir.View
+		host     kernel.Host
+		want     []string
+	}{
+		{"everything there", []ir.Requirement{plain, mapped}, ir.View{Proc: ir.ProcPrivate, MapIDs: true}, all, nil},
+		{"none", []ir.Requirement{plain}, ir.View{}, none, []string{"needs namespaces (for filesystem.tmp): sysctl A is 0"}},
+		{"none, and ids mapped", []ir.Requirement{plain, mapped}, ir.View{MapIDs: true, Proc: ir.ProcPrivate}, none,
+			[]string{"needs namespaces (for filesystem.tmp): sysctl A is 0", "needs user-namespace (for program.uid): sysctl B is 0"}},
+		{"no new /proc", []ir.Requirement{plain}, ir.View{Proc: ir.ProcPrivate}, noProc, []string{"needs a new /proc (for filesystem.proc): /proc is covered"}},
+		{"no new /proc, and none insisted on", []ir.Requirement{plain}, ir.View{Proc: ir.ProcAuto}, noProc, nil},
+		{"no new /proc with ids mapped, but they are not", []ir.Requirement{plain}, ir.View{Proc: ir.ProcPrivate}, noMapped, nil},
+		{"no new /proc with ids mapped", []ir.Requirement{mapped}, ir.View{Proc: ir.ProcPrivate, MapIDs: true}, noMapped, []string{"needs a new /proc (for filesystem.proc): /proc is covered"}},
+	} {
+		p := &ir.Program{Requires: tc.requires, View: tc.view, Process: ir.Process{Start: ir.StartNamespaced}}
+		if got := unmet(p, tc.host); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+	// A start asks nothing beforehand that would cost it a child.
+	if got := unmet(&ir.Program{Requires: []ir.Requirement{plain, mapped}}, kernel.ProbeForStart()); len(got) != 0 {
+		t.Errorf("a start would be refused beforehand: %q", got)
 	}
 }

@@ -21,6 +21,7 @@ need() { # COMMAND PACKAGE
 	[ -e "$1" ] || command -v "$1" >/dev/null || packages+=("$2")
 }
 need /usr/bin/python3 python3
+need /usr/bin/busybox busybox-static
 need gcc gcc
 need /usr/include/stdio.h libc6-dev
 need make make

@@ -74,7 +74,10 @@ func printHost(s *streams, h kernel.Host) {
 	offer("  wait killable", h.WaitKillable, "slower to interrupt: needs Linux 5.19")
 	offer("  sync wake-up", h.SyncWakeUp, "notified calls are slower: needs Linux 6.7")
 	offer("ptrace", h.Ptrace, h.PtraceReason)
+	offer("namespaces", h.Namespaces, h.NamespacesReason)
+	offer("  with a new /proc", h.FreshProc, h.FreshProcReason)
 	offer("user namespaces", h.UserNamespaces, h.UserNSReason)
+	offer("  with a new /proc", h.MappedProc, h.MappedProcReason)
 	offer("cgroup memory", h.CgroupMemory, h.CgroupMemoryReason)
 	offer("cgroup cpu", h.CgroupCPU, h.CgroupCPUReason)
 }

@@ -8,7 +8,8 @@
 // A test that expects a refusal must show that the same attempt works where nothing forbids it ([Box.Control]): a
 // broken probe or a missing tool must not look like a safe sandbox.
 //
-// Read next: box.go (the setting of one test), run.go (how processes are run), probe/main.go (the attempts).
+// Read next: box.go (the setting of one test), run.go (how processes are run), place.go (hosts that refuse things),
+// probe/main.go (the attempts).
 package exectest
 
 import (
@@ -34,6 +35,10 @@ const atOnce = 4
 
 // Main runs the tests of a package that uses exectest: call it from TestMain.
 func Main(m *testing.M) {
+	if err := settle(); err != nil {
+		fmt.Fprintln(os.Stderr, "exectest:", err)
+		os.Exit(placeMissing)
+	}
 	flag.Parse()
 	asked := false
 	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
@@ -54,6 +59,15 @@ func Main(m *testing.M) {
 		scratch = dir
 		return m.Run()
 	}())
+}
+
+// Scratch returns a folder that every user can reach, for what a test process makes once. It goes away with the process.
+func Scratch(tb testing.TB) string {
+	tb.Helper()
+	if scratch == "" {
+		tb.Fatal("exectest: TestMain does not call exectest.Main")
+	}
+	return scratch
 }
 
 // The programs under test. Each is built once per test process, when a test first needs it.

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,17 +12,26 @@ import (
 
 // Host is what this machine offers a sandbox, each found by trying.
 type Host struct {
-	Kernel         string // uname release, for reports only; nothing is decided by it
-	LandlockABI    int    // 0 without Landlock
-	SeccompFilter  bool
-	SeccompNotify  bool   // a listener could be installed
-	NotifyReason   string // why not
-	WaitKillable   bool   // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-	SyncWakeUp     bool   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
-	Ptrace         bool   // descendants can be traced
-	PtraceReason   string // why not
-	UserNamespaces bool
-	UserNSReason   string // why not, with the setting that forbids it
+	Kernel        string // uname release, for reports only; nothing is decided by it
+	LandlockABI   int    // 0 without Landlock
+	SeccompFilter bool
+	SeccompNotify bool   // a listener could be installed
+	NotifyReason  string // why not
+	WaitKillable  bool   // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	SyncWakeUp    bool   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+	Ptrace        bool   // descendants can be traced
+	PtraceReason  string // why not
+	// Mount, PID and other namespaces can be made and mounted in: as root, or by means of a user namespace.
+	Namespaces       bool
+	NamespacesReason string // why not, with the setting that forbids it
+	UserNamespaces   bool   // with ids mapped, also where that is not needed for the others
+	UserNSReason     string // why not, with the setting that forbids it
+	// A new /proc can be mounted in such namespaces. It often cannot in a container, where the kernel would have to show
+	// what the container hides (mount_too_revealing).
+	FreshProc        bool
+	FreshProcReason  string // why not
+	MappedProc       bool   // with ids mapped; as root in a container it may be one and not the other
+	MappedProcReason string // why not
 	// Groups of our own can limit memory and CPU time. Package cgroup tries that, not this one.
 	CgroupMemory       bool
 	CgroupMemoryReason string // why not
@@ -42,12 +50,13 @@ func Probe() Host {
 	h.SeccompFilter = actionAvailable(seccompRetErrno)
 	h.probeListener()
 	h.Ptrace, h.PtraceReason = probePtrace()
-	h.UserNamespaces, h.UserNSReason = probeUserNamespace()
+	h.probeNamespaces()
 	return h
 }
 
 // ProbeForStart asks only for what a program can require, as cheaply as can be. What it says is proven a moment later,
-// by the start itself: the ruleset is created, the listener installed, or the start fails.
+// by the start itself: the ruleset is created, the listener installed, the namespaces made, or the start fails (see
+// [NamespaceFailure]).
 func ProbeForStart() Host {
 	traces, reason := probePtrace()
 	return Host{
@@ -55,6 +64,7 @@ func ProbeForStart() Host {
 		LandlockABI:   LandlockABI(),
 		SeccompFilter: actionAvailable(seccompRetErrno),
 		SeccompNotify: actionAvailable(seccompRetUserNotif),
+		Namespaces:    true, UserNamespaces: true, FreshProc: true, MappedProc: true,
 	}
 }
 
@@ -116,31 +126,4 @@ func probePtrace() (bool, string) {
 		return false, "sysctl kernel.yama.ptrace_scope " + scope + ", 1 is needed"
 	}
 	return true, ""
-}
-
-// probeUserNamespace makes one, in a child: success with unshare(2) alone would say little, since distributions let
-// the call through and refuse the id map (kernel.apparmor_restrict_unprivileged_userns).
-func probeUserNamespace() (bool, string) {
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	if err != nil {
-		return false, err.Error()
-	}
-	defer null.Close()
-	attr := &os.ProcAttr{Files: []*os.File{null, null, null}, Sys: newUserNamespace()}
-	p, err := os.StartProcess("/proc/self/exe", []string{"sandlock-exec", "--version"}, attr)
-	if err == nil {
-		st, werr := p.Wait()
-		if werr == nil && st.Success() {
-			return true, ""
-		}
-		return false, "a program cannot be started in one"
-	}
-	reason := err.Error()
-	switch {
-	case errors.Is(err, unix.ENOSPC):
-		reason = "sysctl user.max_user_namespaces is 0 or used up"
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		reason = "forbidden: see sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone, or an outer sandbox"
-	}
-	return false, reason
 }
