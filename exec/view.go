@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -163,9 +164,31 @@ func (s *sandbox) finishView() (problems []string) {
 	return nil
 }
 
-// viewFailure explains why the view could not be made.
+// viewFailure explains why the view could not be made: what failed, and which setting of the host forbids it.
 func (s *sandbox) viewFailure(err error) string {
-	return fmt.Sprintf("namespaces: %v", err)
+	text := "namespaces: " + err.Error()
+	for _, r := range s.program.Requires {
+		if r.Feature == ir.FeatureNamespaces || r.Feature == ir.FeatureUserNamespace {
+			text = fmt.Sprintf("namespaces (for %s): %v", strings.Join(r.Fields, ", "), err)
+		}
+	}
+	failed := (*view.Failure)(nil)
+	if !errors.As(err, &failed) {
+		return text
+	}
+	step := kernel.StepMount
+	switch {
+	case failed.What == stage.MakeNamespaces:
+		step = kernel.StepNamespaces
+	case strings.HasPrefix(failed.What, "write /proc/self/"):
+		step = kernel.StepMapIDs
+	case failed.What == view.MountProc:
+		step = kernel.StepMountProc
+	}
+	if failed.Err == unix.EPERM || failed.Err == unix.ENOSPC || failed.Err == unix.EACCES || failed.Err == unix.EINVAL && step != kernel.StepMount {
+		text += ": " + kernel.NamespaceFailure(failed.Err, step)
+	}
+	return text
 }
 
 // notice tells the person at the keyboard what the policy left to the host to decide.

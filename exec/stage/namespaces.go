@@ -79,6 +79,9 @@ func NewCall(what string, nr uintptr, args ...any) *Call {
 // MayMiss tolerates that what the call names is not there.
 func (c *Call) MayMiss() *Call { c.Tolerate |= Missing | NotDirectory; return c }
 
+// MakeNamespaces is what fails when the kernel refuses the namespaces themselves.
+const MakeNamespaces = "make namespaces"
+
 // CallError is a call of the keeper that failed.
 type CallError struct {
 	What string
@@ -138,7 +141,7 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 	syscall.ForkLock.Unlock()
 	if errno != 0 {
 		n.release()
-		return nil, &CallError{"make namespaces", syscall.Errno(errno)}
+		return nil, &CallError{MakeNamespaces, syscall.Errno(errno)}
 	}
 	n.PID = int(pid)
 	return n, nil

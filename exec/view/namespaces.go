@@ -72,6 +72,9 @@ func write(path, text string) []*stage.Call {
 	return []*stage.Call{open, stage.NewCall("write "+path, unix.SYS_WRITE, open, []byte(text), len(text)), stage.NewCall("close "+path, unix.SYS_CLOSE, open)}
 }
 
+// MountProc is what fails where the kernel refuses an own /proc.
+const MountProc = "mount a procfs"
+
 // proc is a procfs in the making.
 type proc struct {
 	calls []*stage.Call
@@ -87,7 +90,7 @@ func (v *View) newProc() (p proc) {
 		return p
 	}
 	fs := stage.NewCall("make a procfs", unix.SYS_FSOPEN, "proc", unix.FSOPEN_CLOEXEC)
-	p.mount = stage.NewCall("mount a procfs", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	p.mount = stage.NewCall(MountProc, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	p.calls = []*stage.Call{
 		fs,
 		stage.NewCall("configure a procfs", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "hidepid", "ptraceable", 0),
