@@ -27,6 +27,7 @@ type sandbox struct {
 	needsRealPaths bool // everything granted is asked for
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
+	root           kernel.Root // of the command's view; own in a direct start
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
 	groups         groups
@@ -168,7 +169,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 			return nil, &SetupError{[]string{"program.cwd: " + err.Error()}}
 		}
 	}
-	if plan.Candidates, err = candidates(argv[0], env, plan.Dir); err != nil {
+	if plan.Candidates, err = candidates(s.root, argv[0], env, plan.Dir); err != nil {
 		return nil, err
 	}
 	if plan.Capabilities, err = capabilities(p.Capabilities); err != nil {
