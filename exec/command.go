@@ -61,7 +61,7 @@ func candidates(root kernel.Root, name string, env []string, dir string) ([]stri
 		file := d + "/" + name
 		at := file
 		if dir != "" && !filepath.IsAbs(file) {
-			at = filepath.Join(dir, file)
+			at = dir + "/" + file // not cleaned: links may stand before ".."
 		}
 		if isFile(root, at) {
 			found = append(found, file)
