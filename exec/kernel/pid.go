@@ -10,18 +10,28 @@ import (
 // Numbers of processes where a command is in a PID namespace of its own: the kernel tells a supervisor its own, and the
 // command's arguments have the command's.
 
-// OwnNumbers returns what a thread and its process are called in their own PID namespace.
-func (r Root) OwnNumbers(tid int) (thread, process int, err error) {
+// OwnTID returns what a thread is called in its own PID namespace.
+func (r Root) OwnTID(tid int) (int, error) {
 	if r.Own() {
-		process, err = ThreadGroup(tid)
-		return tid, process, err
+		return tid, nil
 	}
 	n, err := numbersOf(tid)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	last := len(n.threads) - 1
-	return n.threads[last], n.processes[last], nil
+	return n.threads[len(n.threads)-1], nil
+}
+
+// OwnPID returns what a thread's process is called in its own PID namespace.
+func (r Root) OwnPID(tid int) (int, error) {
+	if r.Own() {
+		return ThreadGroup(tid)
+	}
+	n, err := numbersOf(tid)
+	if err != nil {
+		return 0, err
+	}
+	return n.processes[len(n.processes)-1], nil
 }
 
 // maxLooks bounds how many processes and threads are looked at for one number.

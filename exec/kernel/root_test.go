@@ -170,6 +170,13 @@ func TestResolveParentBeneathRoot(t *testing.T) {
 func TestElsewhere(t *testing.T) {
 	r, root := tree(t)
 	self := os.Getpid()
+	if err := os.WriteFile(root+"er", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := r.PinDescriptor(self, int32(opened(t, root+"er"))); err == nil {
+		t.Errorf("a descriptor of what begins as the root does: %+v", p)
+		p.Close()
+	}
 	in, out := opened(t, root+"/etc/passwd"), opened(t, filepath.Dir(root)+"/secret")
 	if p, err := r.PinDescriptor(self, int32(in)); err != nil || p.Path != "/etc/passwd" {
 		t.Errorf("a descriptor of the view's: %+v, %v", p, err)

@@ -275,13 +275,18 @@ func threadsOf(t *testing.T, pid int) map[int]Stat {
 }
 
 func (s inside) numbers(t *testing.T) {
-	if thread, process, err := s.root.OwnNumbers(s.command); err != nil || thread != s.number || process != s.number {
-		t.Errorf("the command is %d and %d, %v; want %d", thread, process, err, s.number)
+	if pid, err := s.root.OwnPID(s.command); err != nil || pid != s.number {
+		t.Errorf("the command is %d, %v; want %d", pid, err, s.number)
 	}
 	want := map[int]int{s.number: s.command, 1: s.init}
 	for tid := range threadsOf(t, s.init) {
 		if n, err := numbersOf(tid); err == nil {
 			want[n.threads[1]] = tid
+			thread, err := s.root.OwnTID(tid)
+			pid, err2 := s.root.OwnPID(tid)
+			if err != nil || err2 != nil || thread != n.threads[1] || pid != 1 {
+				t.Errorf("thread %d is %d of %d, %v, %v", tid, thread, pid, err, err2)
+			}
 		}
 	}
 	for _, caller := range []int{s.command, s.init} {

@@ -106,7 +106,7 @@ func (h *Handler) open(c *supervise.Call) supervise.Verdict {
 		h.record(c, "limit", "ENFILE", "the sandbox has "+strconv.Itoa(maxSockets)+" netlink sockets open")
 		return supervise.Errno(unix.ENFILE)
 	}
-	number, _, err := h.root.OwnNumbers(c.TID)
+	number, err := h.root.OwnTID(c.TID)
 	if err != nil {
 		return supervise.Errno(unix.ESRCH)
 	}

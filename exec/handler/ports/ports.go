@@ -161,7 +161,7 @@ func (h *Handler) bindNetlink(c *supervise.Call, s *socket.Socket, a *socket.Add
 	if len(b) < size || binary.NativeEndian.Uint32(b[port:]) != 0 {
 		return supervise.FromError(kernel.Bind(s.FD, b))
 	}
-	_, pid, err := h.policy.Root.OwnNumbers(c.TID)
+	pid, err := h.policy.Root.OwnPID(c.TID)
 	if err != nil || !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}

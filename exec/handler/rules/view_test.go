@@ -67,3 +67,18 @@ func TestFilesOfAnotherRoot(t *testing.T) {
 		t.Errorf("outside is %q, %v", b, err)
 	}
 }
+
+// What a rule names is looked up in the view, too.
+func TestTargetsOfAnotherRoot(t *testing.T) {
+	v := supervisetest.NewView(t)
+	closed := ir.DynamicRule{On: ir.EventFile, Path: "/sub/up", Then: errnoOutcome(unix.ENXIO), Scope: ir.ScopeSandbox}
+	h, _ := newHandler(t, Policy{Rules: []ir.DynamicRule{closed}, Held: ir.EventFile, Root: v.Root})
+	if err := os.Link(v.Dir+"/etc/data", v.Dir+"/hard"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(v.In(), "/hard") {
+		if got := handle(h, "open", path).String(); got != "errno ENXIO" {
+			t.Errorf("open %s: %s", path, got)
+		}
+	}
+}
