@@ -42,7 +42,7 @@ func commandLine(p *ir.Process, given []string, lookup ir.Lookup) ([]string, err
 
 // candidates lists the files that a name may mean, in the order of PATH (execvp(3)); those that do not exist are
 // left out here, whether one may be executed is for the kernel to say in the sandbox.
-func candidates(name string, env []string, dir string) ([]string, error) {
+func candidates(root kernel.Root, name string, env []string, dir string) ([]string, error) {
 	if name == "" {
 		return nil, &CommandError{Code: CodeNotFound, Err: errors.New("the command is empty")}
 	}
@@ -61,10 +61,9 @@ func candidates(name string, env []string, dir string) ([]string, error) {
 		file := d + "/" + name
 		at := file
 		if dir != "" && !filepath.IsAbs(file) {
-			at = filepath.Join(dir, file)
+			at = dir + "/" + file // not cleaned: links may stand before ".."
 		}
-		var st unix.Stat_t
-		if unix.Stat(at, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if isFile(root, at) {
 			found = append(found, file)
 		}
 	}
@@ -72,6 +71,24 @@ func candidates(name string, env []string, dir string) ([]string, error) {
 		return nil, &CommandError{Code: CodeNotFound, Err: fmt.Errorf("%s: not found in PATH (%s)", name, path)}
 	}
 	return found, nil
+}
+
+// isFile reports whether a path of the command's leads to a regular file. Beneath another root than this process's, where
+// relative paths begin is not known: such a path may, and the kernel says.
+func isFile(root kernel.Root, path string) bool {
+	var st unix.Stat_t
+	if root.Own() {
+		return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+	}
+	if !filepath.IsAbs(path) {
+		return true
+	}
+	fd, err := root.Open(path, unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 // startFailure turns a failed step into the error, and with it the exit code, that a user expects.
@@ -96,12 +113,14 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	if s.program.HeldEvents()&ir.EventExec != 0 {
 		return "a dynamic rule of the policy may have refused it: with --audit - the line of its execve says which"
 	}
-	real, err := filepath.EvalSymlinks(step.Path)
+	fd, real, err := s.openProgram(step.Path)
 	if err != nil {
 		return ""
 	}
+	defer unix.Close(fd)
+	at := kernel.Pin{FD: fd}.SelfPath()
 	if errors.Is(step.Err, syscall.EPERM) {
-		if _, err := unix.Getxattr(real, "security.capability", nil); err == nil {
+		if _, err := unix.Getxattr(at, "security.capability", nil); err == nil {
 			return "the file brings capabilities (getcap shows them), and the kernel does not start it without them: keep them " +
 				"(program.capabilities), start as another user than root, or start a copy, which has none"
 		}
@@ -110,7 +129,7 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 		return ""
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(real, &st); err != nil || st.Mode&0o111 == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o111 == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return "the file is not executable"
 	}
 	s.resolveGrants()
@@ -118,4 +137,18 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 		return notGranted(real, "execute", rule, origin)
 	}
 	return "the file is granted; its interpreter or loader may not be"
+}
+
+// openProgram opens the file that was to be started (O_PATH), and returns where it is.
+func (s *sandbox) openProgram(path string) (fd int, real string, err error) {
+	if !s.root.Own() && !filepath.IsAbs(path) {
+		return -1, "", unix.ENOENT
+	}
+	if fd, err = s.root.Open(path, unix.O_PATH|unix.O_CLOEXEC); err != nil {
+		return -1, "", err
+	}
+	if real, err = s.root.Where(fd); err != nil {
+		_ = unix.Close(fd)
+	}
+	return fd, real, err
 }

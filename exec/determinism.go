@@ -37,7 +37,7 @@ func (s *sandbox) determinism(w *wired, loop *supervise.Loop, j supervise.Journa
 		rule = supervise.Event{Rule: "determinism.random_seed", Origin: where(s.program, d.RandomOrigin)}
 		index := supervise.NewIndex(loop)
 		h := random.New(s.arch, random.Config{
-			Seed: d.Seed, Of: index.Of, Args: s.arguments, Rule: rule, Grants: s.granted,
+			Seed: d.Seed, Of: index.Of, Args: s.arguments, Rule: rule, Grants: s.granted, Root: s.root,
 		}, j)
 		index.OnExit(h.Forget)
 		images.Random = h.Image

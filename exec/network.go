@@ -3,7 +3,6 @@ package exec
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -38,7 +37,7 @@ func (s *sandbox) bindNet() (problems []string) {
 		}
 		// What is not there yet is taken as it is written: links that come later lead nowhere else.
 		if u.Path = path; u.Path != "" {
-			if real, err := filepath.EvalSymlinks(path); err == nil {
+			if real, err := s.root.Real(path); err == nil {
 				u.Path = real
 			}
 		}
@@ -160,6 +159,7 @@ func (s *sandbox) network(w *wired, p *ports.Handler, dynamic *rules.Handler, lo
 		Explain:  table.Ask,
 		Refusal:  unix.ECONNREFUSED, // as if nobody were there
 		Describe: s.describeAt,
+		Root:     s.root,
 	}
 	if !s.net.DecidesDestinations() {
 		policy.Decide = func(protocol ir.Protocols, to netip.AddrPort) bool { return s.byLandlock(protocol, to).Allowed }
@@ -218,7 +218,7 @@ func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
 	if !s.showsHosts() || s.view != nil { // where it is mounted
 		return
 	}
-	h := shown.New(s.arch, shown.Config{Name: "hosts", File: shown.Hosts, Content: s.pins.HostsFile(), Grants: s.granted, Journal: j})
+	h := shown.New(s.arch, shown.Config{Name: "hosts", File: shown.Hosts, Content: s.pins.HostsFile(), Grants: s.granted, Journal: j, Root: s.root, IDs: s.ids()})
 	limits.instead = append(limits.instead, h.Instead)
 	w.list = append(w.list, h)
 }
@@ -244,7 +244,7 @@ func (s *sandbox) bundles(w *wired, limits *lowered, j supervise.Journal) {
 		return
 	}
 	for _, b := range s.proxy.bundles {
-		h := shown.New(s.arch, shown.Config{Name: "certificates", File: b.path, Read: b.read, Content: b.content, Grants: s.granted, Journal: j})
+		h := shown.New(s.arch, shown.Config{Name: "certificates", File: b.path, Read: b.read, Content: b.content, Grants: s.granted, Journal: j, Root: s.root, IDs: s.ids()})
 		limits.instead = append(limits.instead, h.Instead)
 		w.list = append(w.list, h)
 	}

@@ -54,6 +54,7 @@ func (s *sandbox) ports(w *wired, grants metadata.Grants, dynamic *rules.Handler
 		Grants:    grants,
 		Virtual:   s.net.PortRemap,
 		OnBind:    s.options.hooks.bound,
+		Root:      s.root,
 	}
 	if dynamic != nil {
 		policy.Held = dynamic.Network

@@ -27,7 +27,7 @@ func (s *sandbox) readBundles() (files []bundle, problems []string) {
 		if err == nil {
 			var content []byte
 			var read string
-			if content, read, err = readLimitedAt(path, maxBundle); err == nil {
+			if content, read, err = readLimitedAt(s.root, path, maxBundle); err == nil {
 				if n := len(content); n > 0 && content[n-1] != '\n' {
 					content = append(content, '\n')
 				}

@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"path/filepath"
-
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 	"github.com/sandlock-go/sandlock/ir/query"
@@ -54,7 +52,7 @@ func (s *sandbox) resolveGrants() {
 		if err != nil {
 			continue
 		}
-		if real, err := filepath.EvalSymlinks(path); err == nil {
+		if real, err := s.root.Real(path); err == nil {
 			r.Path = real
 			s.reach.Paths = append(s.reach.Paths, r)
 		}

@@ -128,6 +128,7 @@ func (s *sandbox) dynamicRules(child *stage.Child, loop *supervise.Loop, j super
 		LimitMemory:    func(n uint64) { limits.lower(n) },
 		Instead:        limits.read,
 		Names:          s.namesOf(),
+		Root:           s.root,
 		Audited:        s.options.Audit != nil || s.options.Explain,
 	}
 	p.Restrict = func(process *supervise.Process, rule int) error {

@@ -265,6 +265,15 @@ func (s *sandbox) ownNeeds(own *kernel.Ruleset) []string {
 		}{p.Dir(), abi.FSRemoveDir})
 	}
 	var problems []string
+	if !s.root.Own() { // the numbers of processes there
+		if fd, err := s.root.Open("/proc", unix.O_PATH|unix.O_CLOEXEC); err == nil {
+			err = own.AllowPath(fd, abi.FSReadFile|abi.FSReadDir)
+			_ = unix.Close(fd)
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("confine the executor: /proc of the command: %v", err))
+			}
+		}
+	}
 	for _, n := range needs {
 		fd, err := unix.Open(n.path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err == nil {

@@ -28,6 +28,7 @@ type sandbox struct {
 	needsRealPaths bool // everything granted is asked for
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
+	root           kernel.Root // of the command's view; own in a direct start
 	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
 	groups         groups
@@ -42,7 +43,6 @@ type sandbox struct {
 
 	view   *view.View   // nil in a direct start
 	moving []*view.File // files of the machine that change while the sandbox runs
-	root   kernel.Root  // that the command's paths begin at; this process's own in a direct start
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -115,14 +115,14 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
+	if err := s.openView(); err != nil { // before anything is looked up in it
+		return nil, nil, err
+	}
 	if unbound = append(s.bindRules(), s.bindNet()...); len(unbound) > 0 {
 		return nil, nil, &SetupError{unbound}
 	}
 	if err := s.listen(); err != nil {
 		return nil, nil, &SetupError{[]string{err.Error()}}
-	}
-	if err := s.openView(); err != nil {
-		return nil, nil, err
 	}
 	rs, problems := s.confinement(handled)
 	if len(problems) > 0 {
@@ -182,7 +182,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		}
 	}
 	s.enterView(plan)
-	if plan.Candidates, err = candidates(argv[0], env, plan.Dir); err != nil {
+	if plan.Candidates, err = candidates(s.root, argv[0], env, plan.Dir); err != nil {
 		return nil, err
 	}
 	if plan.Capabilities, err = capabilities(p.Capabilities); err != nil {

@@ -135,18 +135,19 @@ func (s *sandbox) readFile(path ir.Template, most int) ([]byte, error) {
 
 // readLimited reads a file of limited size.
 func readLimited(path string, most int) ([]byte, error) {
-	b, _, err := readLimitedAt(path, most)
+	b, _, err := readLimitedAt(kernel.Root{}, path, most)
 	return b, err
 }
 
-// readLimitedAt also returns where the file is, links resolved.
-func readLimitedAt(path string, most int) (b []byte, at string, err error) {
-	f, err := os.Open(path)
+// readLimitedAt also returns where the file is, links resolved. It is one of the command's view, or of the host.
+func readLimitedAt(root kernel.Root, path string, most int) (b []byte, at string, err error) {
+	fd, err := root.Open(path, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
-		return nil, "", err
+		return nil, "", &os.PathError{Op: "open", Path: path, Err: err}
 	}
+	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	if at, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd()))); err == nil {
+	if at, err = root.Where(fd); err == nil {
 		b, err = readAll(f, most)
 	}
 	if err != nil {

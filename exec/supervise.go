@@ -85,7 +85,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 		if err := confineThread(rs.own); err != nil {
 			return err
 		}
-		_, err := kernel.DropThreadCapabilities(r.plan.Capabilities)
+		_, err := kernel.DropThreadCapabilities(s.keptCapabilities(r.plan.Capabilities))
 		return err
 	})
 	if err != nil {
@@ -99,7 +99,8 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	if r.dispatcher, err = supervise.NewDispatcher(s.arch, r.handlers.list, s.isNotified, journal); err != nil {
 		return err
 	}
-	privileged, err := kernel.DropThreadCapabilities(r.plan.Capabilities)
+	keep := s.keptCapabilities(r.plan.Capabilities)
+	privileged, err := kernel.DropThreadCapabilities(keep)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 			return err
 		}
 		if privileged {
-			r.loop.Later(func() { go r.life.dropCapabilities(r.plan.Capabilities) })
+			r.loop.Later(func() { go r.life.dropCapabilities(keep) })
 		}
 	}
 	return r.life.watch(r.loop, r.signals)

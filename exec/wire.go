@@ -81,6 +81,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
 			Path: s.grants, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
 			Where: func(ref ir.OriginRef) (rule, origin string) { return rulePath(s.program, ref), where(s.program, ref) },
+			Root:  s.root,
 		}, report, observed)
 		w.list = append(w.list, h)
 	}
@@ -116,10 +117,10 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	s.hostsFile(&w, limits, j)
 	s.bundles(&w, limits, j)
 	if s.notifies("fchmodat") {
-		w.list = append(w.list, metadata.New(s.arch, grants, j))
+		w.list = append(w.list, metadata.New(s.arch, metadata.Config{Grants: grants, Root: s.root, IDs: s.ids()}, j))
 	}
 	if s.notifies("socket") {
-		h := netlink.New(s.arch, loop, j, s.notifies("getsockname"))
+		h := netlink.New(s.arch, s.root, loop, j, s.notifies("getsockname"))
 		w.list = append(w.list, h)
 		loop.AtEnd(h.Close)
 	}

@@ -55,12 +55,12 @@ func UnshareFS() error {
 }
 
 // PinProgram pins the program that a process runs.
-func PinProgram(pid int) (Pin, error) {
+func (r Root) PinProgram(pid int) (Pin, error) {
 	fd, err := unix.Open(procPath(pid, "exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Pin{}, err
 	}
-	return newPin(fd)
+	return r.pinOf(pid, fd)
 }
 
 // maxArguments is the most that the kernel takes for arguments and environment: 3/4 of _STK_LIM (fs/exec.c).
@@ -118,15 +118,15 @@ type Base struct {
 // Resolve pins the file that a path names for a caller, as the kernel would for its open. flags are those of openat2 for
 // the resolution alone: RESOLVE_… constants. Unlike [PinPath] it also reaches procfs, with the executor's own files left
 // out: "/proc/self" means the caller, and links of descriptors, directories and the program mean the caller's.
-func Resolve(at Base, path string, follow bool, flags uint64) (Pin, error) {
+func (r Root) Resolve(at Base, path string, follow bool, flags uint64) (Pin, error) {
 	if path == "" {
 		return Pin{}, unix.ENOENT
 	}
 	if flags == 0 {
 		if fd, ok := ownDescriptor(path); ok && follow {
-			return PinDescriptor(at.TID, fd)
+			return r.PinDescriptor(at.TID, fd)
 		}
-		base, rest, err := callersOwn(at.TID, path)
+		base, rest, err := r.callersOwn(at.TID, path)
 		if err != nil {
 			return Pin{}, err
 		}
@@ -143,28 +143,15 @@ func Resolve(at Base, path string, follow bool, flags uint64) (Pin, error) {
 			path = rest
 		}
 	}
-	dir, err := at.open(path, flags)
+	fd, err := r.walk(at, path, follow, flags)
 	if err != nil {
 		return Pin{}, err
 	}
-	if dir >= 0 {
-		defer unix.Close(dir)
-	} else {
-		dir = unix.AT_FDCWD
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: flags | unix.RESOLVE_NO_MAGICLINKS}
-	if !follow {
-		how.Flags |= unix.O_NOFOLLOW
-	}
-	fd, err := unix.Openat2(dir, path, &how)
+	p, err := r.newPin(fd)
 	if err != nil {
 		return Pin{}, err
 	}
-	p, err := newPin(fd)
-	if err != nil {
-		return Pin{}, err
-	}
-	if err := p.notOurs(); err != nil {
+	if err := r.notOurs(at.TID, p); err != nil {
 		p.Close()
 		return Pin{}, err
 	}
@@ -173,7 +160,7 @@ func Resolve(at Base, path string, follow bool, flags uint64) (Pin, error) {
 
 // ResolveParent pins the directory that the last element of a path is in, and returns that element. slash tells that the
 // path ended in a slash, and so must name a directory.
-func ResolveParent(at Base, path string) (dir Pin, name string, slash bool, err error) {
+func (r Root) ResolveParent(at Base, path string) (dir Pin, name string, slash bool, err error) {
 	if path == "" {
 		return Pin{}, "", false, unix.ENOENT
 	}
@@ -191,7 +178,7 @@ func ResolveParent(at Base, path string) (dir Pin, name string, slash bool, err 
 	if len(name) > unix.NAME_MAX {
 		return Pin{}, "", false, unix.ENAMETOOLONG
 	}
-	dir, err = Resolve(at, parent, true, 0)
+	dir, err = r.Resolve(at, parent, true, 0)
 	if err == nil && !dir.isDir() {
 		dir.Close()
 		err = unix.ENOTDIR
@@ -204,6 +191,11 @@ func (b Base) open(path string, flags uint64) (int, error) {
 	if strings.HasPrefix(path, "/") && flags&unix.RESOLVE_IN_ROOT == 0 {
 		return -1, nil
 	}
+	return b.begin()
+}
+
+// begin opens the directory that a relative path begins at.
+func (b Base) begin() (int, error) {
 	if b.Own != nil {
 		return unix.FcntlInt(uintptr(b.Own.FD), unix.F_DUPFD_CLOEXEC, 0)
 	}
@@ -223,7 +215,7 @@ func (b Base) open(path string, flags uint64) (int, error) {
 
 // callersOwn takes paths that mean the caller itself. It returns a pinned beginning and the rest of the path, or, without
 // a beginning, a path that means the same to this process; both empty where the path is an ordinary one.
-func callersOwn(tid int, path string) (base *Pin, rest string, err error) {
+func (r Root) callersOwn(tid int, path string) (base *Pin, rest string, err error) {
 	var thread bool
 	switch {
 	case path == "/proc/self" || strings.HasPrefix(path, "/proc/self/"):
@@ -251,8 +243,15 @@ func callersOwn(tid int, path string) (base *Pin, rest string, err error) {
 		if err != nil {
 			return nil, "", err
 		}
-		p, err := newPin(fd)
-		return &p, strings.TrimLeft(after, "/"), err
+		p, err := r.pinOf(tid, fd)
+		if err != nil {
+			return nil, "", err
+		}
+		return &p, strings.TrimLeft(after, "/"), nil
+	}
+	if !r.Own() {
+		own, err := r.view.self(tid, thread)
+		return nil, "/proc/" + own + rest, err
 	}
 	pid, err := ThreadGroup(tid)
 	if err != nil {
@@ -265,8 +264,9 @@ func callersOwn(tid int, path string) (base *Pin, rest string, err error) {
 	return nil, own + rest, nil
 }
 
-// notOurs refuses files of procfs that belong to this process: the kernel would show them to it, not to the caller.
-func (p Pin) notOurs() error {
+// notOurs refuses files of procfs that belong to this process: the kernel would show them to it, not to the caller. Beneath
+// another root it refuses more, see spares.
+func (r Root) notOurs(tid int, p Pin) error {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(p.FD, &fs); err != nil {
 		return unix.EACCES
@@ -280,6 +280,9 @@ func (p Pin) notOurs() error {
 			return nil
 		}
 		return unix.EACCES
+	}
+	if !r.Own() {
+		return r.view.spares(tid, rest)
 	}
 	first, _, _ := strings.Cut(rest, "/")
 	n, err := strconv.Atoi(first)

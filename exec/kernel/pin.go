@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"os"
 	"strconv"
 	"strings"
 
@@ -25,7 +24,7 @@ func (p Pin) Close() { _ = unix.Close(p.FD) }
 func (p Pin) SelfPath() string { return "/proc/self/fd/" + strconv.Itoa(p.FD) }
 
 // PinDescriptor pins the file behind a descriptor of the thread tid.
-func PinDescriptor(tid int, fd int32) (Pin, error) {
+func (r Root) PinDescriptor(tid int, fd int32) (Pin, error) {
 	if fd < 0 {
 		return Pin{}, unix.EBADF
 	}
@@ -36,7 +35,7 @@ func PinDescriptor(tid int, fd int32) (Pin, error) {
 	if err != nil {
 		return Pin{}, err
 	}
-	return newPin(got)
+	return r.pinOf(tid, got)
 }
 
 // PinPath pins the file that path names for the thread tid, relative to its directory descriptor dirfd (or AtCWD).
@@ -45,34 +44,11 @@ func PinDescriptor(tid int, fd int32) (Pin, error) {
 // The walk happens in this process, so links that mean the caller ("/proc/self", "/dev/fd") would mean the executor:
 // magic links are refused by the kernel (ELOOP), and what lies on procfs is refused here. The one form that programs
 // really use, a descriptor's own link, is taken for what it means.
-func PinPath(tid int, dirfd int32, path string, follow bool) (Pin, error) {
+func (r Root) PinPath(tid int, dirfd int32, path string, follow bool) (Pin, error) {
 	if fd, ok := ownDescriptor(path); ok && follow {
-		return PinDescriptor(tid, fd)
+		return r.PinDescriptor(tid, fd)
 	}
-	base := unix.AT_FDCWD
-	if !strings.HasPrefix(path, "/") {
-		link := "cwd"
-		if dirfd != AtCWD {
-			if dirfd < 0 {
-				return Pin{}, unix.EBADF
-			}
-			link = "fd/" + strconv.Itoa(int(dirfd))
-		}
-		dir, err := unix.Open(procPath(tid, link), unix.O_PATH|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOENT) {
-			return Pin{}, unix.EBADF
-		}
-		if err != nil {
-			return Pin{}, err
-		}
-		defer unix.Close(dir)
-		base = dir
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-	if !follow {
-		how.Flags |= unix.O_NOFOLLOW
-	}
-	fd, err := unix.Openat2(base, path, &how)
+	fd, err := r.walk(Base{TID: tid, DirFD: dirfd}, path, follow, 0)
 	if err != nil {
 		return Pin{}, err
 	}
@@ -81,19 +57,36 @@ func PinPath(tid int, dirfd int32, path string, follow bool) (Pin, error) {
 		_ = unix.Close(fd)
 		return Pin{}, unix.EPERM
 	}
-	return newPin(fd)
+	return r.newPin(fd)
 }
 
-func newPin(fd int) (Pin, error) {
+// deleted is what the kernel appends to the last path of a file whose name is gone.
+const deleted = " (deleted)"
+
+// newPin makes a pin of a descriptor that the caller's path has led to. It owns the descriptor.
+func (r Root) newPin(fd int) (Pin, error) {
 	p := Pin{FD: fd}
-	path, err := os.Readlink(p.SelfPath())
+	path, err := r.Where(fd)
 	if err != nil {
 		p.Close()
 		return Pin{}, unix.EPERM
 	}
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "/memfd:") {
 		// A file whose name is gone keeps its last one: its directory still says where it belongs.
-		p.Path = strings.TrimSuffix(path, " (deleted)")
+		p.Path = strings.TrimSuffix(path, deleted)
+	}
+	return p, nil
+}
+
+// pinOf makes a pin of what a process has open, executes or stands in, which beneath another root may be elsewhere.
+func (r Root) pinOf(tid, fd int) (Pin, error) {
+	p, err := r.newPin(fd)
+	if err != nil || r.Own() || p.Path == "" {
+		return p, err
+	}
+	if err := r.view.mounted(tid, fd); err != nil {
+		p.Close()
+		return Pin{}, err
 	}
 	return p, nil
 }

@@ -73,6 +73,10 @@ func readProc(path string, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	return readAll(fd, b)
+}
+
+func readAll(fd int, b []byte) ([]byte, error) {
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]

@@ -60,7 +60,7 @@ func TestSeizedProcessStopsAtExec(t *testing.T) {
 	if err != nil || len(argv) != 3 || argv[2] != "two" {
 		t.Errorf("arguments %q, %v", argv, err)
 	}
-	pin, err := PinProgram(pid)
+	pin, err := (Root{}).PinProgram(pid)
 	if err != nil || pin.Path == "" {
 		t.Errorf("program %+v, %v", pin, err)
 	}
@@ -84,7 +84,7 @@ func TestResolve(t *testing.T) {
 		"/proc/self/root/etc/passwd": "/etc/passwd",
 		"/proc/cpuinfo":              "/proc/cpuinfo",
 	} {
-		p, err := Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0)
+		p, err := (Root{}).Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0)
 		if err != nil || want != "" && p.Path != want {
 			t.Errorf("%s: %+v, %v; want %s", path, p, err, want)
 			continue
@@ -93,19 +93,19 @@ func TestResolve(t *testing.T) {
 	}
 	// What belongs to this process itself is not for a caller, by whatever way it is named.
 	for _, path := range []string{"/proc/self/maps", "/proc/self/environ", "/proc/self", "/proc/thread-self/maps", "/etc/mtab"} {
-		p, err := Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0)
+		p, err := (Root{}).Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0)
 		if err == nil {
 			t.Errorf("%s: %+v, want a refusal", path, p)
 			p.Close()
 		}
 	}
 	for _, path := range []string{"/proc/self/fd/0/x", "/proc/1/root/etc", "", "/proc/self/fd/99999"} {
-		if p, err := Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0); err == nil {
+		if p, err := (Root{}).Resolve(Base{TID: self, DirFD: AtCWD}, path, true, 0); err == nil {
 			t.Errorf("%q: %+v, want an error", path, p)
 			p.Close()
 		}
 	}
-	dir, name, slash, err := ResolveParent(Base{TID: self, DirFD: AtCWD}, "/etc//new///")
+	dir, name, slash, err := (Root{}).ResolveParent(Base{TID: self, DirFD: AtCWD}, "/etc//new///")
 	if err != nil || dir.Path != "/etc" || name != "new" || !slash {
 		t.Errorf("parent %+v, %q, %v, %v", dir, name, slash, err)
 	}

@@ -2,7 +2,6 @@ package opens
 
 import (
 	"errors"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +22,7 @@ type Substitute struct {
 // which path a file is opened does not matter. It decides nothing about access: what it does not answer is the kernel's.
 type Files struct {
 	Name string // of the files in memory, for /proc
+	Root kernel.Root
 	// Maybe says whether a file may have a substitute, by one look: it is asked for every open.
 	Maybe func(st *unix.Stat_t) bool
 	// For returns the substitute of a pinned file, nil for none.
@@ -93,28 +93,17 @@ var (
 // rules for that hold.
 func (f *Files) pin(r *Request) (kernel.Pin, error) {
 	if r.Resolve != 0 {
-		return kernel.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
+		return f.Root.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
 	}
 	// Most opens are of other files, and one look tells.
-	seen := r.Seen()
-	st, err := Look(seen, r.Follows())
+	st, err := r.Look(f.Root, r.Follows())
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return kernel.Pin{}, errAbsent
 	case err != nil || !f.Maybe(&st):
 		return kernel.Pin{}, errAnother
 	}
-	flags := unix.O_PATH | unix.O_CLOEXEC
-	if !r.Follows() {
-		flags |= unix.O_NOFOLLOW
-	}
-	fd, err := unix.Open(seen, flags, 0)
-	if err != nil {
-		return kernel.Pin{}, err
-	}
-	p := kernel.Pin{FD: fd}
-	p.Path, _ = os.Readlink(p.SelfPath())
-	return p, nil
+	return r.Pin(f.Root, r.Follows())
 }
 
 // Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything. It

@@ -5,6 +5,7 @@ package opens
 
 import (
 	"encoding/binary"
+	"os"
 	"strconv"
 	"strings"
 
@@ -128,9 +129,35 @@ func (r *Request) Follows() bool { return r.Flags&unix.O_NOFOLLOW == 0 }
 // Base is where the path begins.
 func (r *Request) Base() kernel.Base { return kernel.Base{TID: r.TID, DirFD: r.Dir} }
 
-// Seen is a path by which this process reaches what the path means to the caller. It is for looking only: who acts on it
-// pins the file.
-func (r *Request) Seen() string {
+// Look returns what the path leads to, without acting on it: who acts on it pins the file.
+func (r *Request) Look(root kernel.Root, follow bool) (st unix.Stat_t, err error) {
+	if root.Own() {
+		return Look(r.seen(), follow)
+	}
+	return root.Stat(r.Base(), r.Path, follow)
+}
+
+// Pin holds the file that the path leads to, by whatever way: it is for handlers that leave every file that they do not
+// know to the kernel.
+func (r *Request) Pin(root kernel.Root, follow bool) (kernel.Pin, error) {
+	if !root.Own() {
+		return root.Resolve(r.Base(), r.Path, follow, 0)
+	}
+	flags := unix.O_PATH | unix.O_CLOEXEC
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(r.seen(), flags, 0)
+	if err != nil {
+		return kernel.Pin{}, err
+	}
+	p := kernel.Pin{FD: fd}
+	p.Path, _ = os.Readlink(p.SelfPath())
+	return p, nil
+}
+
+// seen is a path by which this process reaches what the path means to the caller, where both have the same root.
+func (r *Request) seen() string {
 	proc := "/proc/" + strconv.Itoa(r.TID)
 	if strings.HasPrefix(r.Path, "/") {
 		for _, own := range []string{"/proc/self/", "/proc/thread-self/"} {
@@ -152,7 +179,7 @@ func (r *Request) Seen() string {
 	return proc + "/fd/" + strconv.Itoa(int(r.Dir)) + "/" + r.Path
 }
 
-// Look returns what a path leads to, without acting on it.
+// Look returns what a path of this process leads to, without acting on it.
 func Look(path string, follow bool) (st unix.Stat_t, err error) {
 	flags := unix.AT_NO_AUTOMOUNT
 	if !follow {

@@ -73,7 +73,7 @@ func TestSeen(t *testing.T) {
 		{5, "/dev/stdin", "/proc/7/fd/0"},
 		{5, "/proc/selfish", "/proc/selfish"},
 	} {
-		if got := (&Request{TID: 7, Dir: tc.dir, Path: tc.name}).Seen(); got != tc.want {
+		if got := (&Request{TID: 7, Dir: tc.dir, Path: tc.name}).seen(); got != tc.want {
 			t.Errorf("%d %s: got %s, want %s", tc.dir, tc.name, got, tc.want)
 		}
 	}

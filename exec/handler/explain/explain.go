@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -30,6 +31,8 @@ type Policy struct {
 	Describe func(query.Ruling) (rule, origin string)
 	// Where names a rule of the decision table and its place; "" for a built-in one.
 	Where func(ir.OriginRef) (rule, origin string)
+	// Root is where the command's paths begin.
+	Root kernel.Root
 }
 
 // Handler observes one sandbox.
@@ -87,7 +90,7 @@ func (h *Handler) watch(c *supervise.Call, interesting func(want) bool) {
 	if w.look == nil {
 		return
 	}
-	for _, want := range w.look(c) {
+	for _, want := range w.look(&call{c, h.policy.Root}) {
 		if interesting(want) {
 			h.check(c, want)
 		}

@@ -23,56 +23,63 @@ type want struct {
 	what   string
 }
 
+// call is a watched call.
+type call struct {
+	*supervise.Call
+	root kernel.Root // of its paths
+}
+
 type watch struct {
-	look func(*supervise.Call) []want
+	look func(*call) []want
 }
 
 // watches says what the watched calls ask for. What cannot be read or resolved is left out of the report.
 var watches = map[string]watch{
-	"open": {func(c *supervise.Call) []want { return opened(c, at(c, -1, 0), uint64(uint32(c.Args[1]))) }},
-	"creat": {func(c *supervise.Call) []want {
+	"open": {func(c *call) []want { return opened(c, at(c, -1, 0), uint64(uint32(c.Args[1]))) }},
+	"creat": {func(c *call) []want {
 		return opened(c, at(c, -1, 0), unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	}},
-	"openat":  {func(c *supervise.Call) []want { return opened(c, at(c, 0, 1), uint64(uint32(c.Args[2]))) }},
+	"openat":  {func(c *call) []want { return opened(c, at(c, 0, 1), uint64(uint32(c.Args[2]))) }},
 	"openat2": {openat2},
 
-	"execve":   {func(c *supervise.Call) []want { return existing(c, at(c, -1, 0), abi.FSExecute) }},
-	"execveat": {func(c *supervise.Call) []want { return existing(c, at(c, 0, 1), abi.FSExecute) }},
-	"truncate": {func(c *supervise.Call) []want { return existing(c, at(c, -1, 0), abi.FSTruncate) }},
+	"execve":   {func(c *call) []want { return existing(c, at(c, -1, 0), abi.FSExecute) }},
+	"execveat": {func(c *call) []want { return existing(c, at(c, 0, 1), abi.FSExecute) }},
+	"truncate": {func(c *call) []want { return existing(c, at(c, -1, 0), abi.FSTruncate) }},
 
-	"mkdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSMakeDir) }},
-	"mkdirat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), abi.FSMakeDir) }},
-	"mknod":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), kernel.MakeRight(uint32(c.Args[1]))) }},
-	"mknodat": {func(c *supervise.Call) []want { return inParent(c, at(c, 0, 1), kernel.MakeRight(uint32(c.Args[2]))) }},
-	"rmdir":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveDir) }},
-	"unlink":  {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveFile) }},
-	"unlinkat": {func(c *supervise.Call) []want {
+	"mkdir":   {func(c *call) []want { return inParent(c, at(c, -1, 0), abi.FSMakeDir) }},
+	"mkdirat": {func(c *call) []want { return inParent(c, at(c, 0, 1), abi.FSMakeDir) }},
+	"mknod":   {func(c *call) []want { return inParent(c, at(c, -1, 0), kernel.MakeRight(uint32(c.Args[1]))) }},
+	"mknodat": {func(c *call) []want { return inParent(c, at(c, 0, 1), kernel.MakeRight(uint32(c.Args[2]))) }},
+	"rmdir":   {func(c *call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveDir) }},
+	"unlink":  {func(c *call) []want { return inParent(c, at(c, -1, 0), abi.FSRemoveFile) }},
+	"unlinkat": {func(c *call) []want {
 		if c.Arg32(2)&unix.AT_REMOVEDIR != 0 {
 			return inParent(c, at(c, 0, 1), abi.FSRemoveDir)
 		}
 		return inParent(c, at(c, 0, 1), abi.FSRemoveFile)
 	}},
-	"symlink":   {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeSym) }},
-	"symlinkat": {func(c *supervise.Call) []want { return inParent(c, at(c, 1, 2), abi.FSMakeSym) }},
-	"link":      {func(c *supervise.Call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeReg) }},
-	"linkat":    {func(c *supervise.Call) []want { return inParent(c, at(c, 2, 3), abi.FSMakeReg) }},
-	"rename":    {func(c *supervise.Call) []want { return moved(c, at(c, -1, 0), at(c, -1, 1)) }},
-	"renameat":  {func(c *supervise.Call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
-	"renameat2": {func(c *supervise.Call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
+	"symlink":   {func(c *call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeSym) }},
+	"symlinkat": {func(c *call) []want { return inParent(c, at(c, 1, 2), abi.FSMakeSym) }},
+	"link":      {func(c *call) []want { return inParent(c, at(c, -1, 1), abi.FSMakeReg) }},
+	"linkat":    {func(c *call) []want { return inParent(c, at(c, 2, 3), abi.FSMakeReg) }},
+	"rename":    {func(c *call) []want { return moved(c, at(c, -1, 0), at(c, -1, 1)) }},
+	"renameat":  {func(c *call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
+	"renameat2": {func(c *call) []want { return moved(c, at(c, 0, 1), at(c, 2, 3)) }},
 
-	"connect": {func(c *supervise.Call) []want { return address(c, false) }},
-	"bind":    {func(c *supervise.Call) []want { return address(c, true) }},
+	"connect": {func(c *call) []want { return address(c, false) }},
+	"bind":    {func(c *call) []want { return address(c, true) }},
 }
 
 // place is a path as a call names it.
 type place struct {
+	root kernel.Root
 	dir  int32
 	path string
 	ok   bool
 }
 
-func at(c *supervise.Call, dirArg, pathArg int) place {
-	p := place{dir: kernel.AtCWD}
+func at(c *call, dirArg, pathArg int) place {
+	p := place{root: c.root, dir: kernel.AtCWD}
 	if dirArg >= 0 {
 		p.dir = c.Arg32(dirArg)
 	}
@@ -86,7 +93,7 @@ func (p place) resolved(tid int) (real string, isDir, ok bool) {
 	if !p.ok {
 		return "", false, false
 	}
-	pin, err := kernel.PinPath(tid, p.dir, p.path, true)
+	pin, err := p.root.PinPath(tid, p.dir, p.path, true)
 	if err != nil {
 		// Links on procfs would mean this process; what the caller wrote is the better report.
 		clean := path.Clean(p.path)
@@ -102,12 +109,12 @@ func (p place) parent(tid int) (dir, leaf string, ok bool) {
 	if !p.ok {
 		return "", "", false
 	}
-	q := place{dir: p.dir, path: path.Dir(p.path), ok: true}
+	q := place{root: p.root, dir: p.dir, path: path.Dir(p.path), ok: true}
 	real, _, ok := q.resolved(tid)
 	return real, path.Base(p.path), ok
 }
 
-func existing(c *supervise.Call, p place, rights uint64) []want {
+func existing(c *call, p place, rights uint64) []want {
 	real, _, ok := p.resolved(c.TID)
 	if !ok {
 		return nil
@@ -115,7 +122,7 @@ func existing(c *supervise.Call, p place, rights uint64) []want {
 	return []want{{path: real, rights: rights}}
 }
 
-func inParent(c *supervise.Call, p place, rights uint64) []want {
+func inParent(c *call, p place, rights uint64) []want {
 	dir, _, ok := p.parent(c.TID)
 	if !ok {
 		return nil
@@ -123,7 +130,7 @@ func inParent(c *supervise.Call, p place, rights uint64) []want {
 	return []want{{path: dir, rights: rights}}
 }
 
-func moved(c *supervise.Call, from, to place) []want {
+func moved(c *call, from, to place) []want {
 	real, isDir, _ := from.resolved(c.TID)
 	remove, create := abi.FSRemoveFile, abi.FSMakeReg
 	if isDir && real != "" {
@@ -141,7 +148,7 @@ func moved(c *supervise.Call, from, to place) []want {
 	return []want{{path: source, rights: remove}, {path: target, rights: create}}
 }
 
-func opened(c *supervise.Call, p place, flags uint64) []want {
+func opened(c *call, p place, flags uint64) []want {
 	if flags&unix.O_PATH != 0 {
 		return nil // Landlock does not mediate O_PATH
 	}
@@ -168,7 +175,7 @@ func opened(c *supervise.Call, p place, flags uint64) []want {
 	return []want{{path: real, rights: rights}}
 }
 
-func openat2(c *supervise.Call) []want {
+func openat2(c *call) []want {
 	var how [8]byte // struct open_how begins with its flags
 	if c.Bytes(c.Args[2], how[:]) != nil {
 		return nil
@@ -177,7 +184,7 @@ func openat2(c *supervise.Call) []want {
 }
 
 // address reads the TCP address of connect and bind. Other families are the filter's business.
-func address(c *supervise.Call, bind bool) []want {
+func address(c *call, bind bool) []want {
 	var buf [28]byte // struct sockaddr_in6
 	n := min(uint64(uint32(c.Args[2])), uint64(len(buf)))
 	if n < 8 || c.Bytes(c.Args[1], buf[:n]) != nil {

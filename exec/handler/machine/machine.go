@@ -33,6 +33,7 @@ type Config struct {
 	Files   bool                                 // opens of files that tell of the machine are answered
 	Grants  func(path string, want uint64) bool  // does the policy grant all rights in want
 	Journal supervise.Journal
+	Root    kernel.Root // of the command's paths and numbers of threads
 }
 
 // Handler answers for the machine.
@@ -57,12 +58,12 @@ func New(arch abi.Arch, c Config) *Handler {
 		return h
 	}
 	h.opens = opens.Readers(arch)
-	h.opened = opens.Files{Name: "machine", Maybe: h.maybe, For: h.substitute, Grants: c.Grants, Journal: c.Journal}
+	h.opened = opens.Files{Name: "machine", Root: c.Root, Maybe: h.maybe, For: h.substitute, Grants: c.Grants, Journal: c.Journal}
 	if c.Memory > 0 {
-		h.files = identify(memoryFiles())
+		h.files = identify(c.Root, memoryFiles())
 	}
 	if c.CPUs > 0 {
-		h.files = append(h.files, identify(cpuFiles())...)
+		h.files = append(h.files, identify(c.Root, cpuFiles())...)
 	}
 	return h
 }
@@ -102,6 +103,10 @@ func (h *Handler) answerAffinity(c *supervise.Call) supervise.Verdict {
 	}
 	if tid == 0 {
 		tid = c.TID
+	} else if host, err := h.config.Root.HostPID(c.TID, tid); err == nil {
+		tid = host
+	} else {
+		return supervise.FromError(err)
 	}
 	mask, err := h.affinityOf(tid, min(int(size), maxMask))
 	if err != nil {

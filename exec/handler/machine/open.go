@@ -42,10 +42,10 @@ func cpuFiles() []hostFile {
 	}
 }
 
-// identify looks up what the files are on this host. One that the host does not have is left out.
-func identify(files []hostFile) (found []hostFile) {
+// identify looks up what the files are in the command's view of this host. One that is not there is left out.
+func identify(root kernel.Root, files []hostFile) (found []hostFile) {
 	for _, f := range files {
-		fd, err := unix.Open(f.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := root.Open(f.path, unix.O_PATH|unix.O_CLOEXEC)
 		if err != nil {
 			continue
 		}

@@ -13,6 +13,8 @@ import (
 type request struct {
 	target target
 	apply  func(kernel.Pin) error
+	// translate changes what apply has of the command's ids to this process's; nil where it has none.
+	translate func(kernel.IDs) error
 }
 
 // target is the file that a call names.
@@ -23,14 +25,14 @@ type target struct {
 	follow bool
 }
 
-func (t target) pin(c *supervise.Call) (kernel.Pin, error) {
+func (t target) pin(c *supervise.Call, root kernel.Root) (kernel.Pin, error) {
 	if t.byFD {
 		if t.fd == kernel.AtCWD {
-			return kernel.PinPath(c.TID, kernel.AtCWD, ".", true)
+			return root.PinPath(c.TID, kernel.AtCWD, ".", true)
 		}
-		return kernel.PinDescriptor(c.TID, t.fd)
+		return root.PinDescriptor(c.TID, t.fd)
 	}
-	return kernel.PinPath(c.TID, t.fd, t.path, t.follow)
+	return root.PinPath(c.TID, t.fd, t.path, t.follow)
 }
 
 type call struct {
@@ -132,12 +134,21 @@ func readPath(c *supervise.Call, arg int) (string, error) {
 
 func changeMode(c *supervise.Call, at located, arg int) (request, error) {
 	mode := uint32(c.Args[arg]) & 0o7777
-	return request{at.target, func(p kernel.Pin) error { return applyMode(p, mode) }}, at.err
+	return request{target: at.target, apply: func(p kernel.Pin) error { return applyMode(p, mode) }}, at.err
 }
 
 func changeOwner(c *supervise.Call, at located, arg int) (request, error) {
-	uid, gid := int(c.Arg32(arg)), int(c.Arg32(arg+1))
-	return request{at.target, func(p kernel.Pin) error { return applyOwner(p, uid, gid) }}, at.err
+	uid, gid := uint32(c.Arg32(arg)), uint32(c.Arg32(arg+1))
+	return request{
+		target: at.target,
+		apply:  func(p kernel.Pin) error { return applyOwner(p, int(int32(uid)), int(int32(gid))) },
+		translate: func(m kernel.IDs) (err error) {
+			if uid, err = m.User(uid); err == nil {
+				gid, err = m.Group(gid)
+			}
+			return err
+		},
+	}, at.err
 }
 
 // unit is how a call of the utimes family writes its two times.
@@ -163,7 +174,7 @@ func changeTimes(c *supervise.Call, at located, arg int, u unit) (request, error
 			return request{}, err
 		}
 	}
-	return request{at.target, func(p kernel.Pin) error { return applyTimes(p, times) }}, nil
+	return request{target: at.target, apply: func(p kernel.Pin) error { return applyTimes(p, times) }}, nil
 }
 
 func readTimes(c *supervise.Call, addr uint64, u unit) (times [2]unix.Timespec, err error) {
@@ -214,12 +225,20 @@ func setAttribute(c *supervise.Call, at located) (request, error) {
 		}
 	}
 	flags := int(c.Arg32(4))
-	return request{at.target, func(p kernel.Pin) error { return unix.Setxattr(p.SelfPath(), name, value, flags) }}, nil
+	return request{
+		target:    at.target,
+		apply:     func(p kernel.Pin) error { return unix.Setxattr(p.SelfPath(), name, value, flags) },
+		translate: func(m kernel.IDs) error { return translateAttribute(m, name, value) },
+	}, nil
 }
 
 func removeAttribute(c *supervise.Call, at located) (request, error) {
 	name, err := attributeName(c, at)
-	return request{at.target, func(p kernel.Pin) error { return unix.Removexattr(p.SelfPath(), name) }}, err
+	return request{
+		target:    at.target,
+		apply:     func(p kernel.Pin) error { return unix.Removexattr(p.SelfPath(), name) },
+		translate: func(m kernel.IDs) error { return mayAttribute(m, name) },
+	}, err
 }
 
 func attributeName(c *supervise.Call, at located) (string, error) {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
 )
@@ -25,14 +26,21 @@ type Grants func(path string, want uint64) (ok bool, closestRule, closestOrigin 
 
 // Handler mediates metadata changes of one sandbox.
 type Handler struct {
-	grants  Grants
+	config  Config
 	journal supervise.Journal
 	calls   map[abi.Sysno]call
 }
 
+// Config is what the handler is to know.
+type Config struct {
+	Grants Grants
+	Root   kernel.Root // of the command's paths
+	IDs    kernel.IDs  // of the command's users and groups
+}
+
 // New makes the handler.
-func New(arch abi.Arch, grants Grants, j supervise.Journal) *Handler {
-	h := &Handler{grants: grants, journal: j, calls: map[abi.Sysno]call{}}
+func New(arch abi.Arch, c Config, j supervise.Journal) *Handler {
+	h := &Handler{config: c, journal: j, calls: map[abi.Sysno]call{}}
 	for name, c := range calls {
 		if nr, ok := abi.SyscallNumber(arch, name); ok {
 			c.name = name
@@ -57,10 +65,13 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 		return supervise.Errno(unix.ENOSYS) // too new to be worth the risk: libraries fall back to the older form
 	}
 	r, err := spec.read(c)
+	if err == nil && r.translate != nil {
+		err = r.translate(h.config.IDs)
+	}
 	if err != nil {
 		return supervise.FromError(err)
 	}
-	pin, err := r.target.pin(c)
+	pin, err := r.target.pin(c, h.config.Root)
 	if err != nil {
 		return supervise.FromError(plainErrno(err))
 	}
@@ -69,7 +80,7 @@ func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
 		return supervise.Errno(unix.ESRCH)
 	}
 	if pin.Path != "" {
-		if ok, rule, origin := h.grants(pin.Path, abi.FSWriteFile); !ok {
+		if ok, rule, origin := h.config.Grants(pin.Path, abi.FSWriteFile); !ok {
 			h.journal.Record(supervise.Event{
 				Kind: "denied", PID: c.TID, Syscall: spec.name, Path: pin.Path,
 				Verdict: "EACCES", Reason: "the file is not beneath a write grant", Rule: rule, Origin: origin, Closest: true,

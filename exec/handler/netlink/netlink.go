@@ -42,6 +42,7 @@ type Watcher interface {
 
 // Handler answers for the interfaces of one sandbox.
 type Handler struct {
+	root                      kernel.Root // of the command, and its numbers of processes
 	watcher                   Watcher
 	journal                   supervise.Journal
 	socket, bind, getsockname abi.Sysno
@@ -53,8 +54,8 @@ type Handler struct {
 
 // New makes the handler. [Handler.Close] ends it. named tells whether getsockname is notified; if not, it tells programs
 // nothing, which C libraries take for the port 0.
-func New(arch abi.Arch, w Watcher, j supervise.Journal, named bool) *Handler {
-	h := &Handler{watcher: w, journal: j, sockets: map[uint64]*socket{}, named: named}
+func New(arch abi.Arch, root kernel.Root, w Watcher, j supervise.Journal, named bool) *Handler {
+	h := &Handler{root: root, watcher: w, journal: j, sockets: map[uint64]*socket{}, named: named}
 	h.socket, _ = abi.SyscallNumber(arch, "socket")
 	h.bind, _ = abi.SyscallNumber(arch, "bind")
 	h.getsockname, _ = abi.SyscallNumber(arch, "getsockname")
@@ -105,7 +106,11 @@ func (h *Handler) open(c *supervise.Call) supervise.Verdict {
 		h.record(c, "limit", "ENFILE", "the sandbox has "+strconv.Itoa(maxSockets)+" netlink sockets open")
 		return supervise.Errno(unix.ENFILE)
 	}
-	theirs, s, err := newSocket(h.freePort(uint32(c.TID)), flags&unix.SOCK_NONBLOCK != 0)
+	number, err := h.root.OwnTID(c.TID)
+	if err != nil {
+		return supervise.Errno(unix.ESRCH)
+	}
+	theirs, s, err := newSocket(h.freePort(uint32(number)), flags&unix.SOCK_NONBLOCK != 0)
 	if err == nil {
 		if err = h.watcher.Watch(s.end, func() { h.serve(s) }); err != nil {
 			_ = unix.Close(theirs)

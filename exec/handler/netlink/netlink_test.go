@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/exec/supervise/supervisetest"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -36,7 +37,7 @@ type setting struct {
 
 func newSetting(t *testing.T) *setting {
 	s := &setting{watcher: watcher{}, memory: supervisetest.Memory{Bytes: make([]byte, 64)}}
-	s.Handler = New(abi.AMD64, s.watcher, &s.events, true)
+	s.Handler = New(abi.AMD64, kernel.Root{}, s.watcher, &s.events, true)
 	t.Cleanup(s.Close)
 	return s
 }

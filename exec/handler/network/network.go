@@ -51,6 +51,8 @@ type Policy struct {
 	Translate func(protocol ir.Protocols, to netip.AddrPort) (netip.AddrPort, bool)
 	// Describe names the rule of a ruling and its place in the policy.
 	Describe func(query.Ruling) (rule, origin string)
+	// Root is where the command's paths begin.
+	Root kernel.Root
 }
 
 // Handler carries out the calls of one sandbox.

@@ -19,7 +19,7 @@ func (h *Handler) unixTarget(c *supervise.Call, to *socket.Address) (pin kernel.
 	if !ok {
 		return pin, through, unix.EINVAL
 	}
-	pin, err = kernel.Resolve(kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path, true, 0)
+	pin, err = h.policy.Root.Resolve(kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}, path, true, 0)
 	if err != nil {
 		return pin, through, kernel.ErrnoOf(err)
 	}

@@ -15,6 +15,9 @@ import (
 // it, which is what getsockname tells from then on. The loop's thread is in a Landlock domain that may make sockets where
 // the sandbox may, so a path that leads elsewhere by the time it is walked again is of no use. Names that are no paths are
 // the kernel's.
+//
+// Beneath another root a path would mean another file to this process: the socket is made by its name in the directory, and
+// that is what getsockname tells.
 func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Address) supervise.Verdict {
 	path, ok := a.Path()
 	if !ok {
@@ -24,7 +27,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 		return supervise.Errno(unix.EINVAL)
 	}
 	at := kernel.Base{TID: c.TID, DirFD: kernel.AtCWD}
-	dir, name, slash, err := kernel.ResolveParent(at, path)
+	dir, name, slash, err := h.policy.Root.ResolveParent(at, path)
 	if err != nil {
 		return supervise.FromError(kernel.ErrnoOf(err))
 	}
@@ -43,7 +46,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 		return refused
 	}
 	from := -1
-	if strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/dev/fd/") {
+	if !h.policy.Root.Own() || strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/dev/fd/") {
 		// The path may mean the caller's own descriptors and directories, as where it is to be short.
 		from = dir.FD
 		var own socket.Address
@@ -51,7 +54,7 @@ func (h *Handler) bindUnix(c *supervise.Call, s *socket.Socket, a *socket.Addres
 		own.SetFamily(unix.AF_UNIX)
 		a = &own
 	} else if !strings.HasPrefix(path, "/") {
-		cwd, err := kernel.Resolve(at, ".", true, 0)
+		cwd, err := h.policy.Root.Resolve(at, ".", true, 0)
 		if err != nil {
 			return supervise.FromError(kernel.ErrnoOf(err))
 		}

@@ -45,6 +45,8 @@ type Policy struct {
 	Virtual bool
 	// OnBind is told of each port that is bound where ports are virtual; nil tells nobody.
 	OnBind func(Port)
+	// Root is where the command's paths begin.
+	Root kernel.Root
 }
 
 // Port is a port as the sandbox sees it, and as the host does.
@@ -159,7 +161,7 @@ func (h *Handler) bindNetlink(c *supervise.Call, s *socket.Socket, a *socket.Add
 	if len(b) < size || binary.NativeEndian.Uint32(b[port:]) != 0 {
 		return supervise.FromError(kernel.Bind(s.FD, b))
 	}
-	pid, err := kernel.ThreadGroup(c.TID)
+	pid, err := h.policy.Root.OwnPID(c.TID)
 	if err != nil || !c.Valid() {
 		return supervise.Errno(unix.ESRCH)
 	}

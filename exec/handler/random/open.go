@@ -3,7 +3,6 @@ package random
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strconv"
 
@@ -17,25 +16,26 @@ import (
 
 // files is what open asks the kernel; tests replace it.
 type files struct {
-	stat    func(path string, follow bool) (unix.Stat_t, error)
-	where   func(path string) string // the path of the file that a path leads to, "" for none
-	pin     func(tid int, dir int32, path string, follow bool) (kernel.Pin, error)
+	stat    func(*opens.Request) (unix.Stat_t, error)
+	where   func(*opens.Request) string // the path of the file that a path leads to, "" for none
+	pin     func(*opens.Request) (kernel.Pin, error)
 	sources *sources
 }
 
-func newFiles() files {
+func newFiles(root kernel.Root) files {
 	return files{
-		stat: opens.Look,
-		where: func(path string) string {
-			fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		stat: func(r *opens.Request) (unix.Stat_t, error) { return r.Look(root, r.Follows()) },
+		where: func(r *opens.Request) string {
+			pin, err := r.Pin(root, true)
 			if err != nil {
 				return ""
 			}
-			defer unix.Close(fd)
-			real, _ := os.Readlink(kernel.Pin{FD: fd}.SelfPath())
-			return real
+			defer pin.Close()
+			return pin.Path
 		},
-		pin:     kernel.PinPath,
+		pin: func(r *opens.Request) (kernel.Pin, error) {
+			return root.PinPath(r.TID, r.Dir, r.Path, r.Follows())
+		},
 		sources: &sources{},
 	}
 }
@@ -51,14 +51,13 @@ func (h *Handler) open(c *supervise.Call, spec opens.Spec) supervise.Verdict {
 	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
 		return kernelDecides
 	}
-	seen := r.Seen()
-	if file := h.files.text(seen); file != "" {
+	if file := h.files.text(&r); file != "" {
 		return h.openText(c, spec.Name, file, r.Flags)
 	}
-	if st, err := h.files.stat(seen, r.Follows()); err != nil || !isDevice(&st) {
+	if st, err := h.files.stat(&r); err != nil || !isDevice(&st) {
 		return kernelDecides
 	}
-	pin, err := h.files.pin(c.TID, r.Dir, r.Path, r.Follows())
+	pin, err := h.files.pin(&r)
 	if err != nil {
 		return h.fail(c, spec.Name, fmt.Errorf("open %s: %w", r.Path, err))
 	}
@@ -105,11 +104,11 @@ const (
 )
 
 // text returns which of them a path leads to, "" for none. Only a path that ends like one is followed.
-func (f files) text(name string) string {
-	if last := path.Base(name); last != path.Base(uuidFile) && last != path.Base(bootIDFile) {
+func (f files) text(r *opens.Request) string {
+	if last := path.Base(r.Path); last != path.Base(uuidFile) && last != path.Base(bootIDFile) {
 		return ""
 	}
-	if real := f.where(name); real == uuidFile || real == bootIDFile {
+	if real := f.where(r); real == uuidFile || real == bootIDFile {
 		return real
 	}
 	return ""

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -29,6 +30,7 @@ import (
 // Config is what the handler is to know.
 type Config struct {
 	Seed   uint64
+	Root   kernel.Root                               // of the command's paths
 	Grants func(path string, want uint64) bool       // does the policy grant all rights in want
 	Of     func(tid int) (*supervise.Process, error) // the process that a thread belongs to
 	Args   func(pid int) []byte                      // the arguments that a process was started with
@@ -50,7 +52,7 @@ type Handler struct {
 func New(arch abi.Arch, c Config, j supervise.Journal) *Handler {
 	h := &Handler{config: c, journal: j, opens: opens.Readers(arch), streams: newStreams(c.Seed)}
 	h.getrandom, _ = abi.SyscallNumber(arch, "getrandom")
-	h.files = newFiles()
+	h.files = newFiles(c.Root)
 	return h
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/exec/supervise/supervisetest"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -166,9 +167,9 @@ func TestCommandLinesAreBounded(t *testing.T) {
 func (s *sandbox) open(name string, flags int, st unix.Stat_t, where string, pinErr error) supervise.Verdict {
 	sources := s.files.sources
 	s.files = files{
-		stat:  func(string, bool) (unix.Stat_t, error) { return st, nil },
-		where: func(string) string { return where },
-		pin: func(int, int32, string, bool) (kernel.Pin, error) {
+		stat:  func(*opens.Request) (unix.Stat_t, error) { return st, nil },
+		where: func(*opens.Request) string { return where },
+		pin: func(*opens.Request) (kernel.Pin, error) {
 			return kernel.Pin{FD: -1, Path: "/dev/urandom"}, pinErr
 		},
 		sources: sources,

@@ -49,7 +49,7 @@ func trimSlash(name string) string {
 }
 
 func (e *entry) pin(h *Handler) (query.File, error) {
-	dir, name, slash, err := kernel.ResolveParent(e.at, e.path)
+	dir, name, slash, err := h.policy.Root.ResolveParent(e.at, e.path)
 	if err != nil {
 		return query.File{}, err
 	}
@@ -197,7 +197,7 @@ func (r *linkRequest) pin(h *Handler) ([]query.File, error) {
 		// The kernel wants a capability for it, or a descriptor that the caller has opened itself.
 		return nil, unix.ENOENT
 	}
-	if p, err = kernel.Resolve(r.at, r.path, r.flags&unix.AT_SYMLINK_FOLLOW != 0, 0); err != nil {
+	if p, err = h.policy.Root.Resolve(r.at, r.path, r.flags&unix.AT_SYMLINK_FOLLOW != 0, 0); err != nil {
 		return nil, err
 	}
 	r.source = &p

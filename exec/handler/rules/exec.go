@@ -67,9 +67,9 @@ func (h *Handler) look(w *held) (kernel.FileID, error) {
 	var pin kernel.Pin
 	switch {
 	case name == "" && empty && at.DirFD != kernel.AtCWD:
-		pin, err = kernel.PinDescriptor(c.TID, at.DirFD)
+		pin, err = h.policy.Root.PinDescriptor(c.TID, at.DirFD)
 	default:
-		pin, err = kernel.Resolve(at, name, follow, 0)
+		pin, err = h.policy.Root.Resolve(at, name, follow, 0)
 	}
 	if err != nil {
 		return kernel.FileID{}, err // what the kernel would have said, and most searches of PATH end here
@@ -131,7 +131,7 @@ func (h *Handler) verify(t *tracing) (may bool) {
 		return false
 	}
 	w.facts.Argv = argv
-	pin, err := kernel.PinProgram(t.process.PID)
+	pin, err := h.policy.Root.PinProgram(t.process.PID)
 	if err != nil {
 		h.fault(w, "look at the program: "+err.Error())
 		return false

@@ -64,7 +64,7 @@ func (r *openRequest) pin(h *Handler) ([]query.File, error) {
 	exclusive := r.flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL
 	for range maxTries {
 		if !exclusive {
-			p, err := kernel.Resolve(at, path, r.flags&unix.O_NOFOLLOW == 0, r.resolve)
+			p, err := h.policy.Root.Resolve(at, path, r.flags&unix.O_NOFOLLOW == 0, r.resolve)
 			if err == nil {
 				return r.existing(h, p)
 			}
@@ -75,7 +75,7 @@ func (r *openRequest) pin(h *Handler) ([]query.File, error) {
 		if r.resolve != 0 {
 			return nil, unix.EOPNOTSUPP // creating within a restricted walk; openat2 is withheld where it would matter
 		}
-		dir, name, slash, err := kernel.ResolveParent(at, path)
+		dir, name, slash, err := h.policy.Root.ResolveParent(at, path)
 		if err != nil {
 			return nil, err
 		}

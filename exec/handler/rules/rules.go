@@ -59,6 +59,8 @@ type Policy struct {
 	// by.
 	Networks [][]*query.Network
 	Names    func(netip.Addr) []string
+	// Root is where the command's paths begin.
+	Root kernel.Root
 	// Audited tells that somebody reads the journal.
 	Audited bool
 	// Hook is asked about every held call that the rules let through, see [Hook].
@@ -92,7 +94,7 @@ func New(arch abi.Arch, p Policy, command int, index *supervise.Index, loop *sup
 	if p.Hook != nil {
 		h.policy.Verify = true // it sees the arguments, and may decide by them
 	}
-	h.targets = newTargets(p.Rules)
+	h.targets = newTargets(p.Root, p.Rules)
 	h.state = newState(command, index)
 	if err := h.tracer.init(loop, command, h.verify); err != nil {
 		return nil, err
@@ -329,7 +331,7 @@ func (h *Handler) callersProgram(w *held) {
 // runs describes the program that a process runs. If that cannot be known it is taken for every program that a rule may
 // refuse, and for none that a rule may let through.
 func (h *Handler) runs(pid int) []query.File {
-	pin, err := kernel.PinProgram(pid)
+	pin, err := h.policy.Root.PinProgram(pid)
 	if err != nil {
 		return h.targets.unknown()
 	}

@@ -340,7 +340,7 @@ func TestTargetsFollowTheirFiles(t *testing.T) {
 	if err := os.Symlink(dir+"/a", dir+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	list := newTargets([]ir.DynamicRule{{Exe: dir + "/link"}, {Path: "**/pattern"}, {Do: []ir.Change{{Kind: ir.ChangeDenyPath, Path: dir + "/later"}}}})
+	list := newTargets(kernel.Root{}, []ir.DynamicRule{{Exe: dir + "/link"}, {Path: "**/pattern"}, {Do: []ir.Change{{Kind: ir.ChangeDenyPath, Path: dir + "/later"}}}})
 	if len(list) != 2 {
 		t.Fatalf("%d targets, want 2: a pattern is none", len(list))
 	}
@@ -348,7 +348,7 @@ func TestTargetsFollowTheirFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]bool{"/a": true, "/hard": true, "/b": false} {
-		pin, err := kernel.Resolve(kernel.Base{DirFD: kernel.AtCWD}, dir+path, true, 0)
+		pin, err := (kernel.Root{}).Resolve(kernel.Base{DirFD: kernel.AtCWD}, dir+path, true, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

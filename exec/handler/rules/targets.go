@@ -11,6 +11,7 @@ import (
 // target is a path that rules name, and every file that it has led to so far. Hard links and renames of such a file are
 // still that file.
 type target struct {
+	root  kernel.Root
 	path  string
 	on    ir.Events // that it matters to
 	names []string  // real paths, path itself first
@@ -23,7 +24,7 @@ const maxAliases = 64
 // targets are all single paths that rules name.
 type targets []*target
 
-func newTargets(rules []ir.DynamicRule) targets {
+func newTargets(root kernel.Root, rules []ir.DynamicRule) targets {
 	var list targets
 	add := func(path string, on ir.Events) {
 		if path == "" || ir.PathPattern(path) {
@@ -31,7 +32,7 @@ func newTargets(rules []ir.DynamicRule) targets {
 		}
 		i := slices.IndexFunc(list, func(t *target) bool { return t.path == path })
 		if i < 0 {
-			i, list = len(list), append(list, &target{path: path, names: []string{path}})
+			i, list = len(list), append(list, &target{root: root, path: path, names: []string{path}})
 			list[i].look()
 		}
 		list[i].on |= on
@@ -49,7 +50,7 @@ func newTargets(rules []ir.DynamicRule) targets {
 
 // look finds out where the path leads now.
 func (t *target) look() {
-	if pin, err := kernel.Resolve(kernel.Base{DirFD: kernel.AtCWD}, t.path, true, 0); err == nil {
+	if pin, err := t.root.Resolve(kernel.Base{DirFD: kernel.AtCWD}, t.path, true, 0); err == nil {
 		if id, _, err := pin.ID(); err == nil {
 			t.ids = remember(t.ids, id)
 		}
@@ -58,7 +59,7 @@ func (t *target) look() {
 		return
 	}
 	// Nothing there yet; it will be where its directory is.
-	if dir, name, _, err := kernel.ResolveParent(kernel.Base{DirFD: kernel.AtCWD}, t.path); err == nil {
+	if dir, name, _, err := t.root.ResolveParent(kernel.Base{DirFD: kernel.AtCWD}, t.path); err == nil {
 		t.names = remember(t.names, child(dir.Path, name))
 		dir.Close()
 	}

@@ -32,11 +32,15 @@ type Config struct {
 	Read    string
 	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
 	Journal supervise.Journal
+	Root    kernel.Root // of the command's paths, File among them
+	IDs     kernel.IDs  // of the command's users and groups
 }
 
 // Handler answers opens of the file.
 type Handler struct {
 	name    string
+	root    kernel.Root
+	ids     kernel.IDs
 	file    string
 	content []byte
 	real    string        // where the host's file is, links resolved
@@ -49,20 +53,26 @@ type Handler struct {
 
 // New makes the handler.
 func New(arch abi.Arch, c Config) *Handler {
-	h := &Handler{name: c.Name, file: c.File, real: c.File, granted: c.File, content: c.Content, calls: opens.Readers(arch), stats: statCalls(arch)}
+	h := &Handler{name: c.Name, root: c.Root, ids: c.IDs, file: c.File, real: c.File, granted: c.File, content: c.Content, calls: opens.Readers(arch), stats: statCalls(arch)}
 	if c.Read != "" {
 		h.real, h.granted = c.Read, c.Read
-	} else if real, err := filepath.EvalSymlinks(c.File); err == nil {
+	} else if real, err := c.Root.Real(c.File); err == nil {
 		h.real = real
 	}
-	h.first, _ = identity(c.File)
-	h.opened = opens.Files{Name: c.Name, Maybe: h.maybe, For: h.substitute, Absent: h.absent, Grants: c.Grants, Journal: c.Journal}
+	h.first, _ = h.identity()
+	h.opened = opens.Files{Name: c.Name, Root: c.Root, Maybe: h.maybe, For: h.substitute, Absent: h.absent, Grants: c.Grants, Journal: c.Journal}
 	return h
 }
 
-// identity returns which file a path leads to now.
-func identity(path string) (id kernel.FileID, ok bool) {
-	st, err := opens.Look(path, true)
+// identity returns which file the path leads to now.
+func (h *Handler) identity() (id kernel.FileID, ok bool) {
+	var st unix.Stat_t
+	var err error
+	if h.root.Own() {
+		st, err = opens.Look(h.file, true)
+	} else {
+		st, err = h.root.Stat(kernel.Base{}, h.file, true)
+	}
 	return kernel.FileID{Dev: uint64(st.Dev), Ino: st.Ino}, err == nil
 }
 
@@ -97,7 +107,7 @@ func (h *Handler) is(id kernel.FileID) bool {
 	if id == h.first {
 		return true
 	}
-	now, ok := identity(h.file)
+	now, ok := h.identity()
 	return ok && id == now
 }
 
@@ -118,7 +128,7 @@ func (h *Handler) absent(r *opens.Request) *opens.Substitute {
 	if filepath.Base(r.Path) != filepath.Base(h.real) {
 		return nil
 	}
-	dir, name, slash, err := kernel.ResolveParent(r.Base(), r.Path)
+	dir, name, slash, err := h.root.ResolveParent(r.Base(), r.Path)
 	if err != nil {
 		return nil
 	}

@@ -127,7 +127,7 @@ func TestReplaced(t *testing.T) {
 			t.Errorf("%s: %s, want %s", path, got, shown)
 		}
 	}
-	pin, err := kernel.Resolve(kernel.Base{TID: os.Getpid(), DirFD: kernel.AtCWD}, dir+"/hosts", true, 0)
+	pin, err := (kernel.Root{}).Resolve(kernel.Base{TID: os.Getpid(), DirFD: kernel.AtCWD}, dir+"/hosts", true, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestAbsent(t *testing.T) {
 func TestStatOfMovingPath(t *testing.T) {
 	dir := place(t)
 	h := newTest(t, dir+"/hosts", true)
-	own, _ := identity(dir + "/hosts")
+	own, _ := h.identity()
 	nr, _ := abi.SyscallNumber(abi.AMD64, "statx")
 	done := make(chan struct{})
 	go func() {

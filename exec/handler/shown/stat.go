@@ -41,30 +41,26 @@ func (h *Handler) tell(c *supervise.Call, s stat) supervise.Verdict {
 		return kernelDecides
 	}
 	follows := s.follows && flags&unix.AT_SYMLINK_NOFOLLOW == 0
-	seen := r.Seen()
-	st, err := opens.Look(seen, follows)
+	st, err := r.Look(h.root, follows)
 	if err != nil || !h.maybe(&st) {
 		return kernelDecides
 	}
 	// Whatever the path leads to from now on: it is this file that is told of, or none.
-	open := unix.O_PATH | unix.O_CLOEXEC
-	if !follows {
-		open |= unix.O_NOFOLLOW
-	}
-	fd, err := unix.Open(seen, open, 0)
+	pin, err := r.Pin(h.root, follows)
 	if err != nil {
 		return kernelDecides
 	}
-	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &st); err != nil || !h.maybe(&st) {
+	defer pin.Close()
+	if err := unix.Fstat(pin.FD, &st); err != nil || !h.maybe(&st) {
 		return kernelDecides
 	}
 	size := int64(len(h.content))
 	var told []byte
 	if s.mask < 0 {
 		st.Size, st.Blocks = size, (size+511)/512
+		st.Uid, st.Gid = h.ids.ShownUser(st.Uid), h.ids.ShownGroup(st.Gid)
 		told = kernel.StatBytes(&st)
-	} else if told, err = tellMore(fd, c.Arg32(s.mask), flags, uint64(size)); err != nil {
+	} else if told, err = h.tellMore(pin.FD, c.Arg32(s.mask), flags, uint64(size)); err != nil {
 		return kernelDecides
 	}
 	if !c.Valid() {
@@ -74,12 +70,13 @@ func (h *Handler) tell(c *supervise.Call, s stat) supervise.Verdict {
 }
 
 // tellMore is for statx(2).
-func tellMore(fd int, mask int32, flags int, size uint64) ([]byte, error) {
+func (h *Handler) tellMore(fd int, mask int32, flags int, size uint64) ([]byte, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", flags|unix.AT_EMPTY_PATH, int(mask), &st); err != nil {
 		return nil, err
 	}
 	st.Size, st.Blocks = size, (size+511)/512
+	st.Uid, st.Gid = h.ids.ShownUser(st.Uid), h.ids.ShownGroup(st.Gid)
 	return kernel.StatxBytes(&st), nil
 }
 
