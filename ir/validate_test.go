@@ -144,7 +144,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"path of a program", func(p *Program) { p.Rules[1].On |= EventExec }, "condition on a path"},
 		{"NUL in an argument", func(p *Program) { p.Rules[0].Argv = "a\x00b" }, "no argument can contain"},
 		{"relative program", func(p *Program) { p.Rules[0].Exe = "git" }, "not absolute"},
-		{"malformed pattern", func(p *Program) { p.Rules[1].Path = "**/[a" }, "syntax error in pattern"},
+		{"malformed pattern", func(p *Program) { p.Rules[1].Path = "**/[a" }, "malformed pattern"},
 		{"climbing pattern", func(p *Program) { p.Rules[1].Path = "**/../a" }, `has a ".." element`},
 		{"pattern of an unknown parameter", func(p *Program) { p.Rules[1].Path = "${nobody}/*" }, "not declared"},
 		{"scope", func(p *Program) { p.Rules[0].Scope = 0 }, "scope 0 is unknown"},
