@@ -89,7 +89,7 @@ var (
 
 // readable reports whether a path can be read, whatever parameters are bound to.
 func (u *Unit) readable(path string) bool {
-	return query.Path(&u.Program.Landlock, path, abi.FSReadFile).Allowed
+	return query.Access(u.Program, path, abi.FSReadFile).Allowed
 }
 
 // machineFiles has opens notified if a file can be read that would tell of more than the limits leave. A path that holds a
