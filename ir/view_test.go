@@ -66,3 +66,47 @@ func TestDumpView(t *testing.T) {
 		t.Errorf("a direct start has a view:\n%s", text)
 	}
 }
+
+// TestKernelPaths: what stays closed is what grants reach, from above and from below.
+func TestKernelPaths(t *testing.T) {
+	for _, list := range [][]string{KernelClosed, KernelReadOnly} {
+		if err := checkNames(list, "path", checkKernelPath); err != nil {
+			t.Error(err)
+		}
+	}
+	for grant, want := range map[string]int{
+		"/": len(KernelClosed), "/proc": 14, "/sys": 7, "/proc/kcore": 1, "/proc/acpi/x": 1, "/sys/class": 1, "/sys/class/net/eth0": 1,
+		"/usr": 0, "/proc/keyshare": 0, "${cwd}": 0,
+	} {
+		if got := KernelReached(KernelClosed, grant); len(got) != want {
+			t.Errorf("%s: got %v, want %d", grant, got, want)
+		}
+	}
+}
+
+func TestExposes(t *testing.T) {
+	v := View{Mount: true, Masks: KernelReached(KernelClosed, "/proc"), ReadOnly: []string{"/proc/sys"}}
+	for _, tc := range []struct {
+		grant  string
+		access uint64
+		want   string
+	}{
+		{"/proc", abi.FSRead, ""},
+		{"/proc", abi.FSWriteFile, "/proc/bus"},
+		{"/proc/sys/vm", abi.FSWriteFile, ""},
+		{"/sys/class/net", abi.FSReadFile, "/sys/class/net"},
+		{"/", abi.FSRead, "/sys/class/net"},
+		{"/usr", abi.FSWriteFile, ""},
+	} {
+		if got := v.Exposes(tc.grant, tc.access); got != tc.want {
+			t.Errorf("%s for %v: got %q, want %q", tc.grant, abi.FSRightNames(tc.access), got, tc.want)
+		}
+	}
+	v = View{Mount: true, Root: "/srv", Masks: KernelReached(KernelClosed, "/sys")}
+	if got := v.Exposes("/", abi.FSRead); got != "" {
+		t.Errorf("another root without /proc: got %q", got)
+	}
+	if got := (&View{}).Exposes("/", abi.FSRead); got != "" {
+		t.Errorf("without mounts: got %q", got)
+	}
+}

@@ -2,6 +2,7 @@ package check
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/lower"
@@ -43,6 +44,12 @@ func checkMounts(c *checker) {
 		case beneath(target, "/proc"):
 			c.add(diag.At(o, "mount-target", "/proc is no place to mount at").WithHint("write filesystem.proc"))
 		}
+		for _, closed := range ir.KernelClosed {
+			if beneath(closed, "/sys") && beneath(target, closed) {
+				c.errorf(o, "kernel-closed", "%s is always closed in a sandbox with mounts of its own", closed)
+			}
+		}
+		c.mountSource(it.V.Source.V, place(it.V.Source.Origin, it.Origin))
 		if it.V.Mode.V != "ro" {
 			continue
 		}
@@ -51,6 +58,24 @@ func checkMounts(c *checker) {
 				d := diag.At(w.Origin, "no-effect", "%s cannot be written: it lies in a read-only mount", w.V.Path.V)
 				c.add(d.AsWarning().WithNote(it.Origin.Place, "mounted at"))
 			}
+		}
+	}
+}
+
+// mountSource: elsewhere nothing closes what is closed in /proc and /sys, and what is mounted beneath a source comes along.
+func (c *checker) mountSource(source string, o policy.Origin) {
+	if beneath(source, "/proc") {
+		c.add(diag.At(o, "mount-source", "that is a /proc of the host, with its processes").WithHint("write filesystem.proc"))
+		return
+	}
+	for _, closed := range ir.KernelClosed {
+		switch {
+		case beneath(source, closed):
+			c.errorf(o, "kernel-closed", "%s is always closed in a sandbox with mounts of its own", closed)
+			return
+		case beneath(closed, source):
+			c.warnf(o, "mount-source", "%s brings along what would be closed at its own place, such as %s", source, closed)
+			return
 		}
 	}
 }
@@ -84,6 +109,12 @@ func checkProtect(c *checker) {
 		}
 		c.add(diag.At(again.Origin, "duplicate", "%s is listed twice", again.V).AsWarning().WithNote(first.Origin.Place, "first at"))
 	})
+	for _, it := range fs.Protect.Items {
+		_, rest, param := strings.Cut(it.V, "}")
+		if param && strings.HasPrefix(it.V, "${") && rest != "" && rest[0] != '/' {
+			c.errorf(it.Origin, "param-type", "a parameter at the begin of a pattern is a whole path: a slash must follow")
+		}
+	}
 	if c.writesSomewhere() {
 		return
 	}
@@ -112,12 +143,12 @@ func checkKernelPaths(c *checker) {
 	}
 	for _, g := range lower.Grants(c.Policy) {
 		path, o := g.Path.V, place(g.Path.Origin, g.Origin)
-		for _, closed := range lower.ClosedPaths {
+		for _, closed := range ir.KernelClosed {
 			if beneath(path, closed) {
 				c.errorf(o, "kernel-closed", "%s is always closed in a sandbox with mounts of its own", closed)
 			}
 		}
-		for _, fixed := range lower.UnwritablePaths {
+		for _, fixed := range ir.KernelReadOnly {
 			if g.Writes && beneath(path, fixed) {
 				c.errorf(o, "kernel-read-only", "%s can never be written in a sandbox with mounts of its own", fixed)
 			}
