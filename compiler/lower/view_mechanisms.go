@@ -37,7 +37,7 @@ func viewMechanisms(u *Unit, add adder) {
 		add("filesystem.deny", "mount", "something that nobody can open is mounted over each path, so no spelling, link or race leads to it"+placeholders)
 	}
 	if len(v.Protect) > 0 {
-		add("filesystem.protect", "mount", "what matches at the start is mounted over itself read-only; paths named without a choice cannot be created either; what matches in directories made later is not looked for"+placeholders)
+		add("filesystem.protect", "mount", "what matches at the start is mounted over itself read-only; what is missing and named without wildcards cannot be created; directories that are made later are not looked into"+placeholders)
 	}
 	if v.Root != "" {
 		add("filesystem.chroot", "pivot_root", "the command has another root and no way to the old one, which is unmounted")

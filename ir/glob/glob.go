@@ -109,21 +109,19 @@ func Covers(pattern, name string) bool {
 	return false
 }
 
-// Fixed returns the one path that a pattern names where a "**" at its begin and at its end stand for no element; ok is false
-// where something else in it can stand for several names. That path can be kept from being made before it is there.
+// Fixed returns the one path that a pattern names where each "**" in it stands for no element; ok is false where something
+// else in it can stand for several names. That path can be kept from being made before it is there.
 func Fixed(pattern string) (name string, ok bool) {
-	elems := Split(pattern)
-	for len(elems) > 0 && elems[0] == Any {
-		elems = elems[1:]
-	}
-	for len(elems) > 0 && elems[len(elems)-1] == Any {
-		elems = elems[:len(elems)-1]
-	}
-	literal := make([]string, len(elems))
-	for i, elem := range elems {
-		if literal[i], ok = unescape(elem); !ok {
+	var literal []string
+	for _, elem := range Split(pattern) {
+		if elem == Any {
+			continue
+		}
+		text, ok := Literal(elem)
+		if !ok {
 			return "", false
 		}
+		literal = append(literal, text)
 	}
 	return strings.Join(literal, "/"), len(literal) > 0
 }
@@ -133,8 +131,8 @@ func Escape(text string) string { return escaper.Replace(text) }
 
 var escaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
-// unescape returns the only name that an element matches; ok is false where there are several.
-func unescape(elem string) (name string, ok bool) {
+// Literal returns the only name that an element matches; ok is false where there are several.
+func Literal(elem string) (name string, ok bool) {
 	if !strings.ContainsAny(elem, `*?[\`) {
 		return elem, true
 	}
