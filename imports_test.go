@@ -28,6 +28,11 @@ var rules = []rule{
 		from: within("ir"), forbid: anyOf(ours("schema"), ours("compiler"), ours("exec"), ours("cmd")), reach: true,
 	},
 	{
+		// Who writes a policy, who checks an artifact and who walks directories must read a pattern alike.
+		name: "the grammar of patterns imports the standard library alone",
+		from: within("ir/glob"), forbid: notStandard,
+	},
+	{
 		name: "the executor reaches neither the compiler, nor the schema, nor CUE",
 		from: within("exec", "cmd/sandlock-exec"), reach: true,
 		forbid: anyOf(ours("compiler"), ours("schema"), foreign("cuelang.org")),

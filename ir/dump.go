@@ -27,6 +27,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.totals()
 	d.requires()
 	d.process()
+	d.view()
 	d.filesystem()
 	d.network()
 	d.http()
@@ -121,15 +122,18 @@ func (d *dumper) header() {
 
 func (d *dumper) totals() {
 	d.section("totals")
-	d.pairs(
-		"filesystem", d.filesystemTotals(),
+	pairs := []string{"filesystem", d.filesystemTotals()}
+	if d.p.Namespaced() {
+		pairs = append(pairs, "view", d.viewTotals())
+	}
+	d.pairs(append(pairs,
 		"connect", d.destinationTotals(),
 		"bind", d.bindTotals(),
 		"environment", d.environmentTotals(),
 		"processes", limitText(uint64(d.p.Limits.Processes), "at most %d alive"),
-		"supervisor", map[bool]string{true: "yes", false: "none"}[d.p.Process.Start == StartDirect],
+		"supervisor", map[bool]string{true: "yes", false: "none"}[d.p.Process.Start != StartInPlace],
 		"waivers", d.waivers(),
-	)
+	)...)
 	d.syscallTotals()
 }
 
@@ -248,8 +252,9 @@ func capabilityName(c uint8) string {
 }
 
 var startNames = map[Start]string{
-	StartDirect:  "direct: supervised",
-	StartInPlace: "in place: no supervisor",
+	StartDirect:     "direct: supervised",
+	StartInPlace:    "in place: no supervisor",
+	StartNamespaced: "namespaced: supervised, in namespaces of its own",
 }
 
 func (d *dumper) limits() {
@@ -275,7 +280,11 @@ func (d *dumper) limits() {
 		rows = append(rows, row{cells: []string{"num_cpus", strconv.Itoa(int(l.CPUCount)) + " visible"}})
 	}
 	if l.MachineFiles {
-		rows = append(rows, row{cells: []string{"machine_files", "limited: opens are notified"}})
+		how := "limited: opens are notified"
+		if d.p.View.Mount {
+			how = "limited: mounted over"
+		}
+		rows = append(rows, row{cells: []string{"machine_files", how}})
 	}
 	if len(l.CPUCores) > 0 {
 		rows = append(rows, row{cells: []string{"cpu_cores", joinInts(l.CPUCores)}})

@@ -38,6 +38,7 @@ type programView struct {
 	Rules       []ruleView        `json:"rules"`
 	Network     netView           `json:"network"`
 	HTTP        *httpView         `json:"http,omitempty"`
+	View        *namespacesView   `json:"view,omitempty"`
 }
 
 type targetView struct {
@@ -177,7 +178,7 @@ func (p *Program) view() programView {
 		Target:   targetView{Landlock: int(p.Target.LandlockABI), Backend: p.Target.Backend},
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
-		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(), HTTP: p.httpView(),
+		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(), HTTP: p.httpView(), View: p.namespacesView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())
@@ -217,7 +218,7 @@ func (p *Program) at(ref OriginRef) string {
 func (p *Program) processView() processView {
 	s := &p.Process
 	v := processView{
-		Supervised: s.Start == StartDirect, Exec: s.Exec, Args: s.Args, Cwd: s.Cwd, CleanEnv: s.CleanEnv, PassEnv: s.PassEnv,
+		Supervised: s.Start != StartInPlace, Exec: s.Exec, Args: s.Args, Cwd: s.Cwd, CleanEnv: s.CleanEnv, PassEnv: s.PassEnv,
 		Env: []envView{}, Capabilities: []string{},
 		NoCoredump: s.NoCoredump, NoHugePages: s.NoHugePages, NoRandomizeMemory: s.NoRandomizeMemory,
 	}

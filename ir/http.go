@@ -169,7 +169,7 @@ func (p *Program) checkHTTP() error {
 	if len(p.Net.Intercepted) == 0 {
 		return errors.New("rules, but no ports are intercepted")
 	}
-	if p.Process.Start != StartDirect {
+	if p.Process.Start == StartInPlace {
 		return errors.New("rules need a supervisor")
 	}
 	if len(h.Allow)+len(h.Deny)+len(h.Auth) > MaxHTTPRules {

@@ -3,10 +3,10 @@ package ir
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/glob"
 )
 
 // MaxRules bounds the rules of a program: which of them have applied is then one word of bits.
@@ -223,10 +223,9 @@ func ExpandPattern(t Template, lookup Lookup) (string, error) {
 	if !PathPattern(t) {
 		return ExpandPath(t, lookup)
 	}
-	escape := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 	s, err := expand(t, func(name string) (string, bool) {
 		value, ok := lookup(name)
-		return escape.Replace(value), ok
+		return glob.Escape(value), ok
 	}, func(value string) error {
 		if value == "" || value == "." || value == ".." {
 			return fmt.Errorf("value %q in a path", value)
@@ -322,13 +321,8 @@ func (p *Program) checkPattern(t Template) error {
 	case len(t) > MaxPath:
 		return fmt.Errorf("pattern of %d bytes, at most %d are allowed", len(t), MaxPath)
 	}
-	for elem := range strings.SplitSeq(strings.TrimPrefix(t, "/"), "/") {
-		if elem == "" || elem == "." || elem == ".." {
-			return fmt.Errorf("pattern %q has a %q element", t, elem)
-		}
-		if _, err := path.Match(elem, ""); err != nil {
-			return fmt.Errorf("pattern %q: %w", t, err)
-		}
+	if err := glob.Valid(t); err != nil {
+		return err
 	}
 	if err := checkText(t); err != nil {
 		return fmt.Errorf("pattern %q: %w", t, err)

@@ -38,7 +38,7 @@ func sample() *Program {
 			{Feature: FeatureSeccompNotify, Fields: []string{"limits.processes"}},
 		},
 		Process: Process{
-			Start: StartDirect, Exec: "/usr/bin/${tool}", Args: []Template{"--dir=${work}", ""},
+			Start: StartNamespaced, Exec: "/usr/bin/${tool}", Args: []Template{"--dir=${work}", ""},
 			Env:      []EnvVar{{Name: "HOME", Value: "${home}", Origin: 1}, {Name: "LANG", Value: "C.UTF-8"}},
 			CleanEnv: true, PassEnv: []string{"LC_*", "TERM"}, Cwd: "${work}", Capabilities: []uint8{10, 25}, NoCoredump: true,
 		},
@@ -94,6 +94,14 @@ func sample() *Program {
 			},
 			Limits:      HTTPLimits{HeaderBytes: 64 << 10, BodyBytes: 1 << 30, Connections: 1024, HeaderMS: 10_000, IdleMS: 300_000},
 			RedactQuery: true, Origin: 1, CAOrigin: 1, OutOrigin: 2,
+		},
+		View: View{
+			MapIDs: true, UID: 1000, GID: maxID, Mount: true, PID: true, Root: "${work}/root", Proc: ProcAuto, Tmp: true, Dev: true, Sys: true,
+			Mounts:   []ViewMount{{Target: "/data", Source: "/srv/a:b", ReadOnly: true, Origin: 1}, {Target: "/out", Source: "${work}"}},
+			Deny:     []ViewPath{{Path: "${work}/secret", Origin: 2}},
+			Protect:  []ViewPath{{Path: "**/.git/hooks/**", Origin: 1}, {Path: "${work}/*.key"}},
+			Masks:    []string{"/proc/kcore", "/sys/firmware"},
+			ReadOnly: []string{"/proc/sys"}, RootOrigin: 1, TmpOrigin: 2, ProcOrigin: 1, MapOrigin: 2,
 		},
 		Params: []Param{
 			{Name: "work", Type: ParamDir, Under: []Template{"${home}/src", "/srv"}, Origin: 1},

@@ -50,6 +50,7 @@ func (p *Program) Validate() error {
 		{"net", p.checkNet},
 		{"http", p.checkHTTP},
 		{"rules", p.checkRules},
+		{"view", p.checkView},
 		{"start", p.checkStart},
 		{"mechanisms", p.checkMechanisms},
 		{"origins", p.checkOrigins},

@@ -19,7 +19,7 @@ const (
 
 func (p *Program) checkProcess() error {
 	s := &p.Process
-	if s.Start != StartDirect && s.Start != StartInPlace {
+	if _, known := startNames[s.Start]; !known {
 		return fmt.Errorf("start %d is unknown", s.Start)
 	}
 	for _, t := range []Template{s.Exec, s.Cwd} {

@@ -31,6 +31,7 @@ func TestValidateRefuses(t *testing.T) {
 	clause := func(p *Program) *Clause { return &p.Seccomp.Filters[1].Table[1].Clauses[0] }
 	inPlace := func(p *Program) {
 		p.Process.Start, p.Limits, p.Determinism, p.Rules, p.HTTP, p.Net.Intercepted = StartInPlace, Limits{}, Determinism{}, nil, HTTP{}, nil
+		p.View = View{}
 		for i := range p.Seccomp.Filters {
 			f := &p.Seccomp.Filters[i]
 			f.Table[2].Action, f.Observe, f.ObserveCalls = Allow, nil, nil
@@ -144,7 +145,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"path of a program", func(p *Program) { p.Rules[1].On |= EventExec }, "condition on a path"},
 		{"NUL in an argument", func(p *Program) { p.Rules[0].Argv = "a\x00b" }, "no argument can contain"},
 		{"relative program", func(p *Program) { p.Rules[0].Exe = "git" }, "not absolute"},
-		{"malformed pattern", func(p *Program) { p.Rules[1].Path = "**/[a" }, "syntax error in pattern"},
+		{"malformed pattern", func(p *Program) { p.Rules[1].Path = "**/[a" }, "malformed pattern"},
 		{"climbing pattern", func(p *Program) { p.Rules[1].Path = "**/../a" }, `has a ".." element`},
 		{"pattern of an unknown parameter", func(p *Program) { p.Rules[1].Path = "${nobody}/*" }, "not declared"},
 		{"scope", func(p *Program) { p.Rules[0].Scope = 0 }, "scope 0 is unknown"},
@@ -222,6 +223,40 @@ func TestValidateRefuses(t *testing.T) {
 		{"credential for every host", func(p *Program) { p.HTTP.Auth[0].Rule.Host = "*" }, "every host"},
 		{"user with colon", func(p *Program) { p.HTTP.Auth[1].Name = "a:b" }, `user "a:b"`},
 		{"HTTP limits", func(p *Program) { p.HTTP.Limits.Connections = 0 }, "out of bounds"},
+
+		{"view, other start", func(p *Program) { p.Process.Start = StartDirect }, "view: start 1, and namespaces asked for: true"},
+		{"no view", func(p *Program) { p.View = View{} }, "start 3, and namespaces asked for: false"},
+		{"ids without mapping", func(p *Program) { p.View.MapIDs = false }, "ids without a mapping"},
+		{"no such id", func(p *Program) { p.View.UID = 1<<32 - 1 }, "at most 4294967294"},
+		{"no mount namespace", func(p *Program) { p.View.Mount = false }, "no mount namespace"},
+		{"origin without mounts", func(p *Program) { p.View = View{MapIDs: true, TmpOrigin: 1} }, "no mount namespace"},
+		{"proc", func(p *Program) { p.View.Proc = 3 }, "proc 3 is unknown"},
+		{"own proc without PID namespace", func(p *Program) { p.View.PID = false }, "and there is none"},
+		{"sys without root", func(p *Program) { p.View.Root = "" }, "/sys for another root"},
+		{"root of the host", func(p *Program) { p.View.Root = "/" }, "is to replace"},
+		{"relative root", func(p *Program) { p.View.Root = "srv" }, "root: path"},
+		{"network in a namespace", func(p *Program) { p.View.Net = true }, "without a network"},
+		{"mount target", func(p *Program) { p.View.Mounts[0].Target = "/a/../b" }, "mounts: [0]: path"},
+		{"mount source", func(p *Program) { p.View.Mounts[0].Source = "" }, "mounts: [0]: path"},
+		{"mount over the root", func(p *Program) { p.View.Mounts[1].Target = "/" }, "over the whole root"},
+		{"mounts at one path", func(p *Program) { p.View.Mounts[1].Target = "/data" }, `another mount at "/data"`},
+		{"mount origin", func(p *Program) { p.View.Mounts[1].Origin = 3 }, "origin 3"},
+		{"many mounts", func(p *Program) { p.View.Mounts = make([]ViewMount, maxList+1) }, "65537 elements"},
+		{"denied everything", func(p *Program) { p.View.Deny[0].Path = "/" }, "everything is denied"},
+		{"denied path", func(p *Program) { p.View.Deny[0].Path = "**/x" }, "not absolute and lexically clean"},
+		{"deny origin", func(p *Program) { p.View.Deny[0].Origin = 3 }, "origin 3"},
+		{"many denied", func(p *Program) { p.View.Deny = make([]ViewPath, maxList+1) }, "65537 elements"},
+		{"protected pattern", func(p *Program) { p.View.Protect[0].Path = "a/../b" }, `has a ".." element`},
+		{"protected by a text", func(p *Program) { p.View.Protect[1].Path = "${tool}/x" }, "a parameter that is a path"},
+		{"protected beside a path", func(p *Program) { p.View.Protect[1].Path = "${work}x" }, "a parameter that is a path"},
+		{"protected by nobody", func(p *Program) { p.View.Protect[1].Path = "**/${nobody}" }, "not declared"},
+		{"protected control character", func(p *Program) { p.View.Protect[1].Path = "a\x1b" }, "control character"},
+		{"long pattern to protect", func(p *Program) { p.View.Protect[1].Path = strings.Repeat("a", MaxPath+1) }, "at most 4096"},
+		{"mask", func(p *Program) { p.View.Masks[0] = "proc" }, "masks: path \"proc\": not absolute"},
+		{"mask with a parameter", func(p *Program) { p.View.Masks[0] = "/${work}" }, "not absolute"},
+		{"masks unsorted", func(p *Program) { slices.Reverse(p.View.Masks) }, "not ascending"},
+		{"read-only root", func(p *Program) { p.View.ReadOnly[0] = "/" }, "not absolute"},
+		{"view origin", func(p *Program) { p.View.ProcOrigin = 3 }, "proc: origin 3"},
 
 		{"mechanism", func(p *Program) { p.Mechanisms[0].Reason = "a\nb" }, "control character"},
 		{"origin kind", func(p *Program) { p.Origins[0].Kind = 5 }, "kind 5 is unknown"},

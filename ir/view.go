@@ -30,7 +30,8 @@ type View struct {
 
 	// Deny closes paths, wherever they are granted; missing ones cannot be created.
 	Deny []ViewPath `cbor:"13,keyasint,omitempty"`
-	// Protect keeps what matches unchanged and uncreated beneath write grants. See package compiler/policy for patterns.
+	// Protect keeps what matches unchanged: patterns of ir/glob, see [AbsolutePattern] and [ExpandProtect]. What is named
+	// without a choice ([glob.Fixed]) cannot be created either.
 	Protect []ViewPath `cbor:"14,keyasint,omitempty"`
 	// Masks are files and directories of the kernel that stay closed; those that the host does not have are left out.
 	Masks []string `cbor:"15,keyasint,omitempty"`

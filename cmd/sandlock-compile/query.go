@@ -245,11 +245,10 @@ func bindParams(p *ir.Program, values map[string]string) (unbound []string, err 
 		}
 	}
 	open := map[string]bool{}
-	for i := range p.Landlock.Paths {
-		r := &p.Landlock.Paths[i]
-		names, err := ir.Names(r.Path)
+	bindPath := func(t *ir.Template, expand func(ir.Template, ir.Lookup) (string, error)) error {
+		names, err := ir.Names(*t)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		bound := len(names) > 0
 		for _, name := range names {
@@ -257,10 +256,28 @@ func bindParams(p *ir.Program, values map[string]string) (unbound []string, err 
 				open[name], bound = true, false
 			}
 		}
-		if !bound {
-			continue
+		if bound {
+			*t, err = expand(*t, lookup)
 		}
-		if r.Path, err = ir.ExpandPath(r.Path, lookup); err != nil {
+		return err
+	}
+	for i := range p.Landlock.Paths {
+		if err := bindPath(&p.Landlock.Paths[i].Path, ir.ExpandPath); err != nil {
+			return nil, err
+		}
+	}
+	for i := range p.View.Mounts {
+		if err := bindPath(&p.View.Mounts[i].Target, ir.ExpandPath); err != nil {
+			return nil, err
+		}
+	}
+	for i := range p.View.Deny {
+		if err := bindPath(&p.View.Deny[i].Path, ir.ExpandPath); err != nil {
+			return nil, err
+		}
+	}
+	for i := range p.View.Protect {
+		if err := bindPath(&p.View.Protect[i].Path, ir.ExpandProtect); err != nil {
 			return nil, err
 		}
 	}

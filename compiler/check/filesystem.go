@@ -1,13 +1,12 @@
 package check
 
 import (
-	"strings"
-
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 // grant is a path that the policy opens.
@@ -18,15 +17,9 @@ type grant struct {
 
 // grants lists the paths of read, write and rules.
 func (c *checker) grants() []grant {
-	fs := &c.Filesystem
 	var all []grant
-	for _, l := range []policy.List[policy.PathRule]{fs.Read, fs.Write} {
-		for _, it := range l.Items {
-			all = append(all, grant{it.V.Path.V, place(it.V.Path.Origin, it.Origin)})
-		}
-	}
-	for _, it := range fs.Rules.Items {
-		all = append(all, grant{it.V.Path.V, place(it.V.Path.Origin, it.Origin)})
+	for _, g := range lower.Grants(c.Policy) {
+		all = append(all, grant{g.Path.V, place(g.Path.Origin, g.Origin)})
 	}
 	return all
 }
@@ -56,16 +49,14 @@ func checkPaths(c *checker) {
 			c.warnf(w.Origin, "write-root", "the whole file system can be written")
 		}
 	}
-	if len(c.grants()) == 0 {
+	if len(c.grants())+len(fs.Mount.Items) == 0 {
 		d := diag.At(policy.Origin{Place: c.Name.Origin.Place, Path: "filesystem"}, "no-grant", "no path is granted, so no command can be started")
 		c.add(d.AsWarning().WithHint("grant at least the command and its libraries"))
 	}
 }
 
 // beneath tells whether path is parent or lies beneath it, as text.
-func beneath(path, parent string) bool {
-	return path == parent || parent == "/" || strings.HasPrefix(path, parent+"/")
-}
+func beneath(path, parent string) bool { return query.Beneath(path, parent) }
 
 func checkAccessRules(c *checker) {
 	handled := ^uint64(0)

@@ -75,6 +75,14 @@ func checkTemplates(c *checker) {
 	for _, it := range c.Filesystem.Rules.Items {
 		c.path(it.V.Path)
 	}
+	c.path(c.Filesystem.Chroot)
+	for _, it := range c.Filesystem.Mount.Items {
+		c.path(it.V.Target)
+		c.path(it.V.Source)
+	}
+	for _, it := range c.Filesystem.Protect.Items {
+		c.path(it)
+	}
 	for _, it := range c.Network.Allow.Items {
 		c.ports(it.V.Ports, it.Origin)
 	}

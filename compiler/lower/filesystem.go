@@ -25,8 +25,11 @@ func Filesystem(u *Unit) {
 		access := AccessMask(it.V.Access.Values()) & handled // what is not handled is not restricted
 		addPath(u, ir.PathRule{Path: it.V.Path.V, Access: access, Kind: pathKind(it.V.Optional.V), Origin: u.ref(it.Origin)})
 	}
-	writable := func(r ir.PathRule) bool { return r.Access&abi.FSWriteFile != 0 }
-	u.Filter.WriteGrants = slices.ContainsFunc(u.Program.Landlock.Paths, writable)
+	u.Filter.WriteGrants = writesAnything(u)
+}
+
+func writesAnything(u *Unit) bool {
+	return slices.ContainsFunc(u.Program.Landlock.Paths, func(r ir.PathRule) bool { return r.Access&abi.FSWriteFile != 0 })
 }
 
 func grantPath(u *Unit, it policy.Val[policy.PathRule], access uint64) {

@@ -58,7 +58,7 @@ func HTTP(u *Unit) {
 		reason := "http: the peer is the one that a connection is meant for"
 		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"getpeername"}, Reason: reason, Origin: h.Origin})
 	}
-	if len(h.InjectCA) > 0 {
+	if len(h.InjectCA) > 0 && !u.Program.View.Mount { // else the files are mounted over
 		trapOpens(u, "http.inject_ca: a file with the certificate may be opened", h.InjectCA[0].Origin, true)
 		trapStats(u, "http.inject_ca: the size of a file with the certificate may be asked for", h.InjectCA[0].Origin)
 	}
@@ -169,14 +169,18 @@ func httpMechanisms(u *Unit, add adder) {
 		return
 	}
 	add("http", "helper", "the supervisor connects to a proxy in a process of its own, which reads each request; what it may connect to, the supervisor decides")
+	injects, how := "notify", "opens of the listed files show"
+	if u.Program.View.Mount {
+		injects, how = "mount", "what is mounted over the listed files shows"
+	}
 	switch h.Authority {
 	case ir.AuthorityOwn:
 		add("http.ca", "helper", "TLS ends in the proxy, with certificates of the policy's own authority")
 	case ir.AuthorityEphemeral:
-		add("http.inject_ca", "helper, notify", "TLS ends in the proxy, with certificates of an authority that is made for the run; opens of the listed files show its certificate added")
+		add("http.inject_ca", "helper, "+injects, "TLS ends in the proxy, with certificates of an authority that is made for the run; "+how+" its certificate added")
 	}
 	if h.Authority == ir.AuthorityOwn && len(h.InjectCA) > 0 {
-		add("http.inject_ca", "notify", "opens of the listed files show the authority's certificate added")
+		add("http.inject_ca", injects, how+" the authority's certificate added")
 	}
 	if len(h.Auth) > 0 {
 		add("http.auth", "helper", "only the proxy holds the secrets, and adds them to requests that have passed")

@@ -14,6 +14,7 @@ func Mechanisms(u *Unit) {
 		*m = append(*m, ir.Mechanism{Feature: feature, Choice: choice, Reason: reason})
 	}
 	filesystemMechanisms(u, add)
+	viewMechanisms(u, add)
 	networkMechanisms(u, add)
 	httpMechanisms(u, add)
 	processMechanisms(u, add)
@@ -45,9 +46,12 @@ func filesystemMechanisms(u *Unit, add adder) {
 
 func processMechanisms(u *Unit, add adder) {
 	p := &u.Program.Process
-	if p.Start == ir.StartInPlace {
+	switch p.Start {
+	case ir.StartInPlace:
 		add("program", "in place", "no supervisor: the executor confines itself and becomes the command")
-	} else {
+	case ir.StartNamespaced:
+		add("program", "namespaced", "in namespaces of its own the command is confined before it runs, and supervised until all of its processes are gone")
+	default:
 		add("program", "direct", "the command is confined before it runs and supervised until all of its processes are gone")
 	}
 	if len(p.Capabilities) == 0 {
@@ -87,7 +91,10 @@ func limitMechanisms(u *Unit, add adder) {
 	if l.CPUCount > 0 {
 		add("limits.num_cpus", "notify", "the supervisor answers sched_getaffinity; it is no boundary, other places tell the truth")
 	}
-	if l.MachineFiles {
+	switch {
+	case l.MachineFiles && u.Program.View.Mount:
+		add("limits.machine_files", "mount", "files that tell of the machine are mounted over by such that tell of the limits; nothing is notified")
+	case l.MachineFiles:
 		add("limits.machine_files", "notify", "a path is seen by the supervisor alone, so every open is notified; files that tell of the machine are answered with a snapshot in memory, others are left to the kernel")
 	}
 	if l.OpenFiles > 0 {

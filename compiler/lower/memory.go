@@ -89,10 +89,10 @@ var (
 
 // readable reports whether a path can be read, whatever parameters are bound to.
 func (u *Unit) readable(path string) bool {
-	return query.Path(&u.Program.Landlock, path, abi.FSReadFile).Allowed
+	return query.Access(u.Program, path, abi.FSReadFile).Allowed
 }
 
-// machineFiles has opens notified if a file can be read that would tell of more than the limits leave. A path that holds a
+// machineFiles has files shown otherwise, by opens that are notified or by mounts, if one can be read that would tell of more than the limits leave. A path that holds a
 // parameter counts for nothing: what it will be is not known.
 func machineFiles(u *Unit) {
 	l := &u.Program.Limits
@@ -101,6 +101,9 @@ func machineFiles(u *Unit) {
 			return
 		}
 		l.MachineFiles = true
+		if u.Program.View.Mount {
+			return // they are mounted over
+		}
 		trapOpens(u, "limits.machine_files: a file that tells of the machine may be opened", limit, true)
 	}
 	if u.Policy.Limits.MachineFiles.V == "host" {

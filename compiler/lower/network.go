@@ -72,9 +72,10 @@ func Network(u *Unit) {
 const HostsFile = "/etc/hosts"
 
 // hostsFile has opens notified where names have fixed addresses and the file can be read in which programs look for them.
+// Where the sandbox has mounts of its own the file is mounted over instead.
 func hostsFile(u *Unit) {
 	n := &u.Program.Net
-	if u.Policy.Program.NoSupervisor.V || !n.PinsNames() || !u.readable(HostsFile) {
+	if u.Policy.Program.NoSupervisor.V || u.Program.View.Mount || !n.PinsNames() || !u.readable(HostsFile) {
 		return
 	}
 	origin := n.Origin
@@ -211,6 +212,7 @@ func unixSockets(u *Unit) {
 	for _, it := range u.Policy.Filesystem.Write.Items {
 		grantPath(u, it, abi.FSResolveUnix)
 	}
+	grantMounts(u, 0, abi.FSResolveUnix)
 	for _, it := range src.Paths.Items {
 		addPath(u, ir.PathRule{Path: it.V, Access: abi.FSResolveUnix, Kind: ir.PathOptional, Origin: u.ref(it.Origin)})
 	}

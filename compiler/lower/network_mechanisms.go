@@ -26,7 +26,11 @@ func networkMechanisms(u *Unit, add adder) {
 	if n.PortRemap {
 		add("network.port_remap", "notify, on behalf", "the supervisor binds another port where the one that is asked for is taken, and translates")
 	}
-	if n.PinsNames() && notifies(u.Program, "openat") && u.readable(HostsFile) {
+	switch {
+	case !n.PinsNames() || !u.readable(HostsFile):
+	case u.Program.View.Mount:
+		add("network.hosts", "mount", "/etc/hosts is mounted over by a file with the addresses by which the supervisor decides")
+	case notifies(u.Program, "openat"):
 		add("network.hosts", "notify", "opens of /etc/hosts lead to a file with the addresses by which the supervisor decides")
 	}
 	switch {

@@ -30,6 +30,7 @@ func Requires(u *Unit) {
 		need(ir.FeatureCgroupMemory, "limits.memory", p.Limits.Memory)
 		need(ir.FeatureCgroupCPU, "limits.cpu", uint64(p.Limits.CPUPercent))
 	}
+	p.Requires = append(p.Requires, viewRequirements(u)...)
 }
 
 // landlockFloor is the lowest ABI that knows every right that may not be dropped. It can be below the target: a

@@ -1,10 +1,10 @@
 package policy
 
 import (
-	"path"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/glob"
 )
 
 // maxPath is the longest path that the kernel takes, without the final NUL (linux/limits.h, PATH_MAX).
@@ -82,30 +82,18 @@ func ParseTemplate(s string) (string, error) {
 	return s, checkTemplate(s)
 }
 
-// ParseGlob checks a pattern of filesystem.protect: path elements as [path.Match] takes them, and "**" for any
-// number of elements. A pattern without a leading slash is relative to each write grant.
+// ParseGlob checks a pattern of paths (see ir/glob).
 func ParseGlob(s string) (string, error) {
-	if s == "" || s == "/" {
-		return "", grammarErrorf("glob", "", "pattern %q is empty", s)
-	}
 	if err := CheckText(s); err != nil {
 		return "", err
 	}
 	if len(s) > maxPath {
 		return "", grammarErrorf("glob", "", "pattern has %d bytes, at most %d are allowed", len(s), maxPath)
 	}
-	if err := checkElements(s); err != nil {
-		return "", err
+	if err := glob.Valid(s); err != nil {
+		return "", grammarErrorf("glob", "", "%v", err)
 	}
-	for elem := range strings.SplitSeq(s, "/") {
-		if elem != "**" && strings.Contains(elem, "**") {
-			return "", grammarErrorf("glob", "", `pattern %q: "**" stands for whole path elements`, s)
-		}
-		if _, err := path.Match(elem, ""); err != nil {
-			return "", grammarErrorf("glob", "", "pattern %q: element %q is malformed", s, elem)
-		}
-	}
-	return s, nil
+	return s, checkTemplate(s)
 }
 
 // ParseMount splits the short form of a mount, "/target:/source" with an optional ":ro" or ":rw". As in container

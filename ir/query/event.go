@@ -60,10 +60,10 @@ func open(p *ir.Program, f *ir.ArchFilter, t *ir.Test) (Ruling, error) {
 	if r, refused := refusedCall(f, want.call); refused {
 		return r, nil
 	}
-	return Path(&p.Landlock, t.Target, want.right), nil
+	return Access(p, t.Target, want.right), nil
 }
 
-// Path decides whether all rights in want are granted for a path. It compares text: path and the rules' paths must
+// Path decides whether Landlock grants all rights in want for a path. It compares text: path and the rules' paths must
 // both be resolved, or both be as the policy wrote them.
 func Path(l *ir.Landlock, path string, want uint64) Ruling {
 	if want &= l.Handled.FS; want == 0 {

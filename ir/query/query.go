@@ -9,7 +9,7 @@
 // accepted the program. It must never guess: what a program does not settle is denied.
 //
 // Read next: syscall.go (the decision table of the seccomp filter), network.go (destinations), http.go (requests),
-// http_path.go (what a request's path may mean), event.go (events as tests and explanations ask about them).
+// http_path.go (what a request's path may mean), view.go (what mounts close), event.go (events as tests and explanations ask about them).
 package query
 
 import "errors"

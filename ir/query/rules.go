@@ -2,11 +2,11 @@ package query
 
 import (
 	"net/netip"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
+	"github.com/sandlock-go/sandlock/ir/glob"
 )
 
 // Held is one held system call, as the dynamic rules see it.
@@ -149,46 +149,15 @@ func (f *File) matchesPattern(pattern string, writable []string) bool {
 	case !ir.PathPattern(pattern):
 		return f.is(pattern)
 	case strings.HasPrefix(pattern, "/"):
-		return Glob(pattern[1:], strings.TrimPrefix(f.Path, "/"))
+		return glob.Match(pattern, f.Path)
 	}
 	for _, w := range writable {
 		rest, ok := strings.CutPrefix(f.Path, strings.TrimSuffix(w, "/")+"/")
-		if ok && Glob(pattern, rest) {
+		if ok && glob.Match(pattern, rest) {
 			return true
 		}
 	}
 	return false
-}
-
-// Glob matches a path against a pattern, both relative to the same directory: elements as [path.Match] takes them, and
-// "**" for any number of elements, none included.
-func Glob(pattern, name string) bool {
-	want, have := strings.Split(pattern, "/"), strings.Split(name, "/")
-	w, h := 0, 0
-	star, retry := -1, 0 // the last "**" and where its next attempt begins
-	for h < len(have) {
-		if w < len(want) && want[w] == "**" {
-			star, retry = w, h
-			w++
-			continue
-		}
-		if w < len(want) {
-			if ok, err := path.Match(want[w], have[h]); ok && err == nil {
-				w++
-				h++
-				continue
-			}
-		}
-		if star < 0 {
-			return false
-		}
-		retry++
-		w, h = star+1, retry
-	}
-	for w < len(want) && want[w] == "**" {
-		w++
-	}
-	return w == len(want)
 }
 
 // Denied returns the closed path that a file is or lies beneath, "" if none. denied holds paths as the kernel knows them.
