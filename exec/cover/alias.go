@@ -3,7 +3,6 @@ package cover
 import (
 	"fmt"
 	"path"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +23,7 @@ type target struct {
 	kind  Kind
 	rule  Rule
 	nlink int
-	names []linkName
+	names map[linkName]Kind // how they are covered
 }
 
 // linkName is one name of a file, however the directory was come to.
@@ -33,12 +32,22 @@ type linkName struct {
 	name string
 }
 
-// know notes a name and reports whether others are left.
-func (t *target) know(n linkName) (more bool) {
-	if !slices.Contains(t.names, n) {
-		t.names = append(t.names, n)
+// know notes a name that is covered.
+func (t *target) know(n linkName, kind Kind) {
+	if old, ok := t.names[n]; !ok || old < kind {
+		t.names[n] = kind
 	}
-	return len(t.names) < t.nlink
+}
+
+// complete reports whether all names are covered as the target is to be.
+func (t *target) complete() bool {
+	n := 0
+	for _, kind := range t.names {
+		if kind >= t.kind {
+			n++
+		}
+	}
+	return n >= t.nlink
 }
 
 // search looks for the names of targets.
@@ -48,12 +57,14 @@ type search struct {
 	inodes  map[uint64]bool // of targets, whatever their devices
 	devices map[uint64]bool // that targets, and the directories that hold them, are on
 	exact   map[uint64]bool // by device: d_ino of a listing is st_ino
+	mounts  map[uint64]bool // that targets are on
 	roots   map[string]bool // directories to begin at
 	hidden  int
 }
 
 func (p *planner) aliases() {
-	s := &search{planner: p, targets: map[id]*target{}, inodes: map[uint64]bool{}, devices: map[uint64]bool{}, exact: map[uint64]bool{}, roots: map[string]bool{}}
+	s := &search{planner: p, targets: map[id]*target{}, inodes: map[uint64]bool{}, devices: map[uint64]bool{},
+		exact: map[uint64]bool{}, mounts: map[uint64]bool{}, roots: map[string]bool{}}
 	for _, c := range sortedCovers(p.covers) {
 		if c.Kind < ReadOnly || p.kept(c.Path, c.Kind) {
 			continue
@@ -63,7 +74,7 @@ func (p *planner) aliases() {
 		}
 	}
 	for i, t := range s.targets {
-		if len(t.names) >= t.nlink {
+		if t.complete() {
 			delete(s.targets, i)
 		} else {
 			s.inodes[i.ino] = true
@@ -105,22 +116,23 @@ func (s *search) gather(c *found) error {
 func (s *search) target(c *found, f, dir file, name, where string) {
 	t := s.targets[f.id()]
 	if t == nil {
-		t = &target{kind: c.Kind, rule: Rule{Name: c.Rule}, nlink: int(f.nlink)}
+		t = &target{kind: c.Kind, rule: Rule{Name: c.Rule}, nlink: int(f.nlink), names: map[linkName]Kind{}}
 		s.targets[f.id()] = t
 	}
 	if c.Kind > t.kind {
 		t.kind, t.rule = c.Kind, Rule{Name: c.Rule}
 	}
-	t.know(linkName{dir.id(), name})
-	if !s.devices[f.dev] || !s.devices[dir.dev] {
-		// Overlays and volumes within a file system give files other devices than directories, or nested directories others.
-		s.devices[f.dev], s.devices[dir.dev] = true, true
+	t.know(linkName{dir.id(), name}, c.Kind)
+	// An overlay gives files other devices than directories.
+	s.devices[f.dev], s.devices[dir.dev] = true, true
+	if !s.mounts[dir.mnt] {
+		s.mounts[dir.mnt] = true
 		s.root(where, dir)
 	}
 }
 
 // root adds the topmost directory of the mount that a target is on, if that lies beneath a grant: the grant's own file system
-// may be another.
+// may be another. On the way down from there volumes within a file system may have other devices.
 func (s *search) root(where string, dir file) {
 	for up := range above(where) {
 		f, err := s.view.stat(up)
@@ -128,6 +140,7 @@ func (s *search) root(where string, dir file) {
 			break
 		}
 		where = up
+		s.devices[f.dev] = true
 	}
 	if granted(s.grants.isGranted, where) {
 		s.roots[where] = true
@@ -230,7 +243,7 @@ func (s *search) hit(at string, name linkName, f file) {
 	if t == nil {
 		return
 	}
-	if !t.know(name) {
+	if t.know(name, t.kind); t.complete() {
 		delete(s.targets, f.id())
 	}
 	if _, ok := s.grants.writable(at); t.kind == Closed || ok {

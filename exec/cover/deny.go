@@ -63,6 +63,18 @@ func (p *planner) take(rule Rule, name string, to place, kind Kind) {
 		if writable {
 			p.missing = append(p.missing, missing{rule: rule, kind: kind, at: to.path, names: to.rest})
 		}
+	case kind == ReadOnly && !writable:
+		for _, grant := range p.grants.outerWrites {
+			if !beneath(grant, to.path) {
+				continue
+			}
+			f, err := p.view.stat(grant)
+			if err != nil {
+				p.fail(rule, grant, err)
+				continue
+			}
+			p.add(rule, grant, f, kind, true)
+		}
 	case to.path == "/":
 		p.fail(rule, name, errors.New("is the root directory, which cannot be covered"))
 	case writable && isPlaceholder(to.file):
