@@ -147,7 +147,17 @@ type place struct {
 var errSelf = errors.New("leads to the files of a process, which are others for each one")
 
 // resolve follows a path as the command would.
-func (v *view) resolve(p string) (place, error) {
+func (v *view) resolve(p string) (to place, err error) {
+	for range openRetries {
+		to, err = v.resolveOnce(p)
+		if err != nil || to.file.nlink > 0 { // none: removed meanwhile, such as the placeholder of a sandbox that ended
+			break
+		}
+	}
+	return to, err
+}
+
+func (v *view) resolveOnce(p string) (place, error) {
 	if elems := split(p); len(elems) >= 2 && elems[0] == "proc" && (elems[1] == "self" || elems[1] == "thread-self") {
 		return place{}, errSelf
 	}
