@@ -67,7 +67,9 @@ type Kind uint8
 const (
 	Pinned   Kind = iota // a bind of itself with nothing changed: it cannot be renamed, removed or replaced
 	ReadOnly             // a bind of itself, read-only with everything mounted beneath it
-	Closed               // an inaccessible file or directory in its place
+	// Closed is an inaccessible file or directory in its place, of mode 000. It has to be on a read-only mount: its owner is
+	// the command's user, who could open it up by chmod(2).
+	Closed
 )
 
 func (k Kind) String() string { return [...]string{"pinned", "read-only", "closed"}[k] }
