@@ -146,12 +146,15 @@ func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64) error {
 	if root, ok := s.rootOf(r.Path); ok && !beneath(real, root) {
 		return fmt.Errorf("%s leads out of %s, to %s", r.Path, root, real)
 	}
+	if closed := s.program.View.Exposes(real, access); closed != "" {
+		return fmt.Errorf("%s is %s here, beneath or above %s, which stays closed: the policy itself has to name it", r.Path, real, closed)
+	}
 	if access&abi.FSWriteFile == 0 {
 		return nil
 	}
-	host := s.onHost(real)
+	host, there := s.onHost(real)
 	for _, file := range s.options.Guarded {
-		if beneath(file, host) {
+		if there && beneath(file, host) {
 			return fmt.Errorf("%s lies beneath %s, which the policy lets the command write: it could rewrite it; keep it elsewhere", file, real)
 		}
 	}

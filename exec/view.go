@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 	"github.com/sandlock-go/sandlock/exec/view"
@@ -78,6 +79,9 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	if v.Root != "" {
 		root := path(v.Root, v.RootOrigin)
 		real, err := filepath.EvalSymlinks(root)
+		if err == nil && real == "/" {
+			err = errors.New("it is / here, which is no other root")
+		}
 		if err != nil {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
 		}
@@ -89,12 +93,31 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
 		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
-		if _, err := os.Stat(mount.Source); err != nil {
+		if err := acceptableMount(mount, spec.Mounts); err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
+}
+
+// acceptableMount checks what the compiler cannot: values of parameters, and what is there.
+func acceptableMount(m view.Mount, before []view.Mount) error {
+	real, err := filepath.EvalSymlinks(m.Source)
+	switch {
+	case err != nil:
+		return err
+	case beneath(real, "/proc"):
+		return fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
+	case m.Target == "/" || beneath(m.Target, "/proc"):
+		return fmt.Errorf("it would be mounted on %s", m.Target)
+	}
+	for _, b := range before {
+		if b.Target == m.Target {
+			return fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
+		}
+	}
+	return nil
 }
 
 // devices lists what an own /dev shows: what does no harm, and what the policy grants for GPUs.
@@ -154,13 +177,52 @@ func (s *sandbox) finishView() (problems []string) {
 		return nil
 	}
 	if s.program.View.Mount {
+		if problems = s.coverPaths(); len(problems) > 0 {
+			return problems
+		}
 		if err := s.showFiles(); err != nil {
 			return []string{s.viewFailure(err)}
 		}
 	}
-	if err := s.view.Seal(nil, 0, nil); err != nil {
+	if err := s.view.Seal(); err != nil {
 		return []string{s.viewFailure(err)}
 	}
+	return nil
+}
+
+// coverPaths closes what the policy denies and keeps what it protects.
+func (s *sandbox) coverPaths() (problems []string) {
+	v := &s.program.View
+	if len(v.Deny) == 0 && len(v.Protect) == 0 {
+		return nil
+	}
+	r := cover.Request{Root: s.root}
+	for _, o := range s.opened {
+		r.Grants = append(r.Grants, cover.Grant{Path: o.real, Write: (&ir.PathRule{Access: o.access}).Writes()})
+	}
+	bind := func(list []ir.ViewPath, expand func(ir.Template, ir.Lookup) (string, error)) (rules []cover.Rule) {
+		for i := range list {
+			path, err := expand(list[i].Path, s.bound.lookup)
+			if err != nil {
+				problems = append(problems, s.ruleError(list[i].Origin, err).Error())
+			}
+			name := rulePath(s.program, list[i].Origin)
+			if at := where(s.program, list[i].Origin); at != "" {
+				name = at + ": " + name
+			}
+			rules = append(rules, cover.Rule{Path: path, Name: name})
+		}
+		return rules
+	}
+	r.Deny, r.Protect = bind(v.Deny, ir.ExpandPath), bind(v.Protect, ir.ExpandProtect)
+	if len(problems) > 0 {
+		return problems
+	}
+	plan, err := cover.Make(r)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	s.view.Cover(plan)
 	return nil
 }
 
@@ -196,10 +258,10 @@ func (s *sandbox) notice(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "sandlock-exec: "+format+"\n", args...)
 }
 
-// onHost returns the host's path of a file of the command's view.
-func (s *sandbox) onHost(path string) string {
+// onHost returns the host's path of a file of the command's view; ok tells whether it has one.
+func (s *sandbox) onHost(path string) (host string, ok bool) {
 	if s.view == nil {
-		return path
+		return path, true
 	}
 	return s.view.OnHost(path)
 }

@@ -104,6 +104,9 @@ func perform(calls unsafe.Pointer, count uintptr) (failed, errno int64) {
 			}
 		}
 		c.Result, _, e = syscall.RawSyscall6(c.NR, a[0], a[1], a[2], a[3], a[4], a[5])
+		if e == 0 && c.Zero && c.Result != 0 {
+			e = syscall.EBUSY
+		}
 		c.Errno, c.Made = e, true
 		switch {
 		case e == 0:

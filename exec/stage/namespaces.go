@@ -19,6 +19,7 @@ type Call struct {
 	Args [6]uintptr
 	What string // for errors, such as "mount a tmpfs on /tmp"
 
+	Zero          bool      // any other result is an error, too
 	Tolerate      Tolerance // errors that are none
 	SkipOnSuccess uint32    // how many of the calls that follow are left out when this one succeeds
 	SkipOnFailure uint32    // the same when it fails in a way that is tolerated

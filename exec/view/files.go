@@ -123,11 +123,20 @@ func (f *File) Write(content []byte) error {
 }
 
 // Seal makes the last mounts, takes the file system that they are of away, which they outlive, and leaves the keeper alone
-// with the namespaces: it keeps descriptors and capabilities only for the calls that it makes when all is over.
-func (v *View) Seal(kept []int, capabilities uint64, closing []*stage.Call) error {
-	var calls []*stage.Call
+// with the namespaces.
+func (v *View) Seal() error {
+	var calls, closing []*stage.Call
+	var kept []int
+	var capabilities uint64
+	if v.covers != nil {
+		calls, closing = v.cover(), v.uncover()
+		if len(closing) > 0 {
+			kept, capabilities = v.covers.Descriptors(), closingCapabilities
+		}
+	}
 	if v.spec.Mount {
-		calls = append(v.show(),
+		calls = append(calls, v.show()...)
+		calls = append(calls,
 			stage.NewCall("unmount our own files", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH),
 			stage.NewCall("chdir to the root", unix.SYS_CHDIR, "/"))
 	}

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
 )
@@ -74,6 +75,7 @@ type View struct {
 	root    *stage.Call   // its result is the command's root
 	scratch *stage.Call   // its result is the file system that holds files of ours
 	files   []*File
+	covers  *cover.Plan
 }
 
 // Failure is a system call of the view's making that failed.
@@ -168,6 +170,9 @@ func (v *View) Close() {
 		closeResult(f.open)
 	}
 	v.files = nil
+	if v.covers != nil {
+		v.covers.Undo() // what the keeper has not removed
+	}
 }
 
 // closeResult closes the descriptor that a call has opened, if it was made.
@@ -231,16 +236,19 @@ func (s *Spec) flags() (flags uintptr) {
 }
 
 // OnHost returns the host's path of what the command sees at a path with links resolved: the source of the mount that it is
-// in, or the root's. What only the view has has none there; its own path is returned.
-func (v *View) OnHost(path string) string {
+// in, or the root's. What only the view has has none.
+func (v *View) OnHost(path string) (host string, ok bool) {
 	best, source := "", v.spec.Root
 	for _, m := range v.spec.Mounts {
 		if (path == m.Target || strings.HasPrefix(path, m.Target+"/")) && len(m.Target) > len(best) {
 			best, source = m.Target, m.Source
 		}
 	}
-	if source == "" {
-		return path
+	if v.spec.Tmp && best == "" && (path == "/tmp" || strings.HasPrefix(path, "/tmp/")) {
+		return "", false
 	}
-	return filepath.Join(source, strings.TrimPrefix(path, best))
+	if source == "" {
+		return path, true
+	}
+	return filepath.Join(source, strings.TrimPrefix(path, best)), true
 }

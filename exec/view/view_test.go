@@ -67,7 +67,7 @@ func TestView(t *testing.T) {
 		if _, err := v.Show("/etc/hosts", []byte("shown")); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Seal(nil, 0, nil); err != nil {
+		if err := v.Seal(); err != nil {
 			t.Fatal(err)
 		}
 		for path, want := range map[string]string{"/no/such/dir/a": "A", "/no/such/file": "F", "/etc/hosts": "shown", "/tmp/x": "no such file or directory"} {
