@@ -31,6 +31,10 @@ func (s *sandbox) openView() error {
 	var err error
 	if s.view, err = view.Open(spec); err != nil {
 		s.view = nil
+		if v.Optional && errors.As(err, new(*view.Failure)) {
+			s.notice("program.strict_lifetime: the command starts without namespaces: %s", s.viewFailure(err))
+			return nil
+		}
 		return &SetupError{[]string{s.viewFailure(err)}}
 	}
 	s.root = s.view.Root

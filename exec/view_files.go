@@ -20,8 +20,13 @@ func (s *sandbox) showFiles() error {
 	if _, err := s.view.Show("/etc/hostname", []byte(s.program.Name+"\n")); err != nil {
 		return err
 	}
-	if _, err := s.view.Show("/etc/hosts", s.hostsContent()); err != nil {
-		return err
+	if s.mountsFiles() || !s.showsHosts() {
+		if _, err := s.view.Show("/etc/hosts", s.hostsContent()); err != nil {
+			return err
+		}
+	}
+	if !s.mountsFiles() {
+		return nil
 	}
 	if s.proxy != nil {
 		for _, b := range s.proxy.bundles {
@@ -48,6 +53,9 @@ func (s *sandbox) showFiles() error {
 	}
 	return nil
 }
+
+// mountsFiles reports whether files that have other contents for the command are mounted; otherwise their opens are notified.
+func (s *sandbox) mountsFiles() bool { return s.view != nil && s.program.View.Shows() }
 
 // hostsContent is what /etc/hosts says. Another root's own lines come first: what an image has put there belongs to it.
 func (s *sandbox) hostsContent() []byte {

@@ -75,7 +75,7 @@ const HostsFile = "/etc/hosts"
 // Where the sandbox has mounts of its own the file is mounted over instead.
 func hostsFile(u *Unit) {
 	n := &u.Program.Net
-	if u.Policy.Program.NoSupervisor.V || u.Program.View.Mount || !n.PinsNames() || !u.readable(HostsFile) {
+	if u.Policy.Program.NoSupervisor.V || u.Program.View.Shows() || !n.PinsNames() || !u.readable(HostsFile) {
 		return
 	}
 	origin := n.Origin

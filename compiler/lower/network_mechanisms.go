@@ -28,7 +28,7 @@ func networkMechanisms(u *Unit, add adder) {
 	}
 	switch {
 	case !n.PinsNames() || !u.readable(HostsFile):
-	case u.Program.View.Mount:
+	case u.Program.View.Shows():
 		add("network.hosts", "mount", "/etc/hosts is mounted over by a file with the addresses by which the supervisor decides")
 	case notifies(u.Program, "openat"):
 		add("network.hosts", "notify", "opens of /etc/hosts lead to a file with the addresses by which the supervisor decides")

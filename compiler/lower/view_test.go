@@ -109,7 +109,7 @@ func TestViewNamespaces(t *testing.T) {
 		"tmp":                  {func(p *policy.Policy) { p.Filesystem.Tmp = str("private") }, ir.StartNamespaced, true, false, false, 0},
 		"deny":                 {func(p *policy.Policy) { p.Filesystem.Deny = paths("/x") }, ir.StartNamespaced, true, true, false, 0},
 		"protect":              {func(p *policy.Policy) { p.Filesystem.Protect.Items = []policy.Val[string]{str("x")} }, ir.StartNamespaced, true, true, false, 0},
-		"strict_lifetime":      {func(p *policy.Policy) { p.Program.StrictLifetime.V = true }, ir.StartNamespaced, true, true, false, 0},
+		"strict_lifetime":      {func(p *policy.Policy) { p.Program.StrictLifetime.V = "true" }, ir.StartNamespaced, true, true, false, 0},
 		"backend":              {func(p *policy.Policy) { p.Target.Backend.V = "namespace" }, ir.StartNamespaced, true, false, false, 0},
 		"mount": {func(p *policy.Policy) {
 			p.Filesystem.Mount.Items = []policy.Val[policy.Mount]{{V: policy.Mount{Target: str("/a"), Source: str("/b")}}}
