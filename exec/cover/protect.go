@@ -191,7 +191,7 @@ func (w *walker) look(v visit, stack []visit) ([]visit, error) {
 		return stack, told(err)
 	}
 	defer unix.Close(fd)
-	if w.opened, err = statAt(fd, ""); err != nil || w.kernels(fd) {
+	if w.opened, err = statAt(fd, ""); err != nil || w.skipped(fd) {
 		return stack, err
 	}
 	if !lists(v.items) {
@@ -213,21 +213,13 @@ func (w *walker) whole(rule Rule, at string) error {
 	return nil
 }
 
-// kernels reports whether a directory is of a file system in which the kernel makes all names.
-func (w *walker) kernels(fd int) bool {
+// skipped reports whether a directory is of the kernel's own file systems.
+func (w *walker) skipped(fd int) bool {
 	skip, known := w.skips[w.opened.dev]
-	if known {
-		return skip
+	if !known {
+		skip = kernels(fd)
+		w.skips[w.opened.dev] = skip
 	}
-	var fs unix.Statfs_t
-	if unix.Fstatfs(fd, &fs) == nil {
-		switch fs.Type {
-		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-			unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.BPF_FS_MAGIC:
-			skip = true
-		}
-	}
-	w.skips[w.opened.dev] = skip
 	return skip
 }
 
