@@ -61,6 +61,7 @@ func TestViewNet(t *testing.T) {
 	}{
 		"nothing allowed":           {func(*policy.Policy) {}, true},
 		"no PID namespace":          {func(p *policy.Policy) { p.Filesystem.Deny = policy.List[policy.PathRule]{} }, false},
+		"no view of it":             {func(p *policy.Policy) { p.Filesystem.Read = paths("/usr", "/proc/cpuinfo") }, false},
 		"allow":                     {func(p *policy.Policy) { p.Network.Allow = rule }, false},
 		"deny":                      {func(p *policy.Policy) { p.Network.Deny = rule }, false},
 		"allow_bind":                {func(p *policy.Policy) { p.Network.AllowBind = ports }, false},
@@ -81,7 +82,7 @@ func TestViewNet(t *testing.T) {
 		}, false},
 	} {
 		p := policyWith(6, "strict")
-		p.Filesystem.Read, p.Filesystem.Deny = paths("/usr"), paths("/usr/local")
+		p.Filesystem.Read, p.Filesystem.Deny = paths("/usr", "/proc/net"), paths("/usr/local")
 		p.Filesystem.Tmp.V = "private"
 		tc.change(p)
 		if got := lowered(p).Program.View.Net; got != tc.want {

@@ -1,8 +1,6 @@
 package view
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/cover"
@@ -29,8 +27,8 @@ func (v *View) cover() (calls []*stage.Call) {
 		case cover.Pinned:
 			calls = append(calls, bind)
 		case cover.ReadOnly:
-			attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-			calls = append(calls, bind, stage.NewCall(what, unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, c.Path, unix.AT_RECURSIVE, unsafe.Pointer(attr), unsafe.Sizeof(*attr)))
+			attr := mountAttr(unix.MOUNT_ATTR_RDONLY)
+			calls = append(calls, bind, stage.NewCall(what, unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, c.Path, unix.AT_RECURSIVE, attr, len(attr)))
 		}
 	}
 	return calls

@@ -12,10 +12,10 @@
 package view
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -194,8 +194,15 @@ func openTree(m Mount) (tree *stage.Call, calls []*stage.Call) {
 }
 
 func setAttributes(tree *stage.Call, what string, set uint64, flags int) *stage.Call {
-	attr := &unix.MountAttr{Attr_set: set}
-	return stage.NewCall("make "+what+" read-only", unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, unsafe.Pointer(attr), unsafe.Sizeof(*attr))
+	attr := mountAttr(set)
+	return stage.NewCall("make "+what+" read-only", unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, attr, len(attr))
+}
+
+// mountAttr is struct mount_attr (linux/mount.h) of attributes to set.
+func mountAttr(set uint64) []byte {
+	attr := make([]byte, unix.MOUNT_ATTR_SIZE_VER0)
+	binary.NativeEndian.PutUint64(attr, set)
+	return attr
 }
 
 // attach mounts an open tree.
