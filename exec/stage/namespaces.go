@@ -37,8 +37,9 @@ type Tolerance uint8
 
 // Errors that a call may end with.
 const (
-	Missing      Tolerance = 1 << iota // ENOENT
-	NotDirectory                       // ENOTDIR
+	Missing       Tolerance = 1 << iota // ENOENT
+	NotDirectory                        // ENOTDIR
+	BadDescriptor                       // EBADF: that of a call which failed, and was allowed to
 	AnyError
 )
 

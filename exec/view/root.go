@@ -298,12 +298,11 @@ func (a *anew) fill() (calls []*stage.Call) {
 			calls = append(calls, stage.NewCall("link "+a.path+"/"+e.name, unix.SYS_SYMLINKAT, e.link, a.fs, e.name))
 			continue
 		}
-		if e.tree.Errno != 0 {
-			continue
-		}
-		calls = append(calls, node(e.name, e.dir),
-			stage.NewCall("mount "+a.host+"/"+e.name, unix.SYS_MOVE_MOUNT, e.tree, "", a.fs, e.name, unix.MOVE_MOUNT_F_EMPTY_PATH),
-			stage.NewCall("close", unix.SYS_CLOSE, e.tree))
+		calls = append(calls, node(e.name, e.dir))
+		calls = append(calls, attachOrRemove(e.tree, a.fs, e.name, e.dir)...)
+		done := stage.NewCall("close", unix.SYS_CLOSE, e.tree)
+		done.Tolerate = stage.BadDescriptor
+		calls = append(calls, done)
 	}
 	for _, m := range a.make {
 		calls = append(calls, node(m.name, m.dir))

@@ -124,14 +124,9 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	devices, opened := v.openDevices()
 	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
-	if err := v.do(calls); err != nil {
-		return err
-	}
-	calls = l.enter()
+	calls = append(calls, l.enter()...)
 	calls = append(calls, devices.attach()...)
-	if tree := v.settleProc(proc); tree != nil {
-		calls = append(calls, attach(tree, "/proc"))
-	}
+	calls = append(calls, proc.attach()...)
 	if v.spec.Tmp {
 		calls = append(calls, mountTmpfs("/tmp", "mode=1777"+sizeOption(v.spec.TmpBytes)))
 	}
@@ -147,6 +142,9 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 		return err
 	}
 	v.Root = kernel.NewRoot(int(v.root.Result))
+	if proc.mount != nil && proc.mount.Errno != 0 {
+		v.HostProc = proc.mount.Errno
+	}
 	return nil
 }
 
