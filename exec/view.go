@@ -232,10 +232,10 @@ func (s *sandbox) coverPaths() (problems []string) {
 
 // viewFailure explains why the view could not be made: what failed, and which setting of the host forbids it.
 func (s *sandbox) viewFailure(err error) string {
-	text := "namespaces: " + err.Error()
+	text := err.Error()
 	for _, r := range s.program.Requires {
 		if r.Feature == ir.FeatureNamespaces || r.Feature == ir.FeatureUserNamespace {
-			text = fmt.Sprintf("namespaces (for %s): %v", strings.Join(r.Fields, ", "), err)
+			text += " (for " + strings.Join(r.Fields, ", ") + ")"
 		}
 	}
 	failed := (*view.Failure)(nil)
