@@ -194,11 +194,17 @@ func (s *sandbox) planted(list []opened) (problems []string) {
 	return problems
 }
 
-// placed refuses a path of the policy that is no grant, where it leads out of a directory in which commands may write: one of
+// placed refuses a path of the host that is in the policy and no grant, where it leads out of a directory in which commands may write: one of
 // an earlier run could have placed the link. The file itself need not exist.
 func (s *sandbox) placed(path string) error {
 	for _, w := range s.opened {
-		if w.access&abi.FSWriteFile == 0 || path == w.path || !beneath(path, w.path) {
+		if w.access&abi.FSWriteFile == 0 {
+			continue
+		}
+		var there [2]bool // a view has directories of its own
+		w.path, there[0] = s.onHost(w.path)
+		w.real, there[1] = s.onHost(w.real)
+		if there != [2]bool{true, true} || path == w.path || !beneath(path, w.path) {
 			continue
 		}
 		real, err := filepath.EvalSymlinks(path)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
@@ -150,6 +151,11 @@ func (s *sandbox) enterView(plan *stage.Plan) {
 	}
 	plan.Namespaces = s.view.Namespaces
 	plan.DropGroups = s.program.View.MapIDs && plan.Namespaces.User && mayDropGroups()
+	if plan.Dir != "" && !filepath.IsAbs(plan.Dir) {
+		if dir, err := filepath.Abs(plan.Dir); err == nil { // else the start says that it is not there
+			plan.Dir = dir
+		}
+	}
 	if plan.Dir != "" || !s.program.View.Mount {
 		return
 	}
@@ -181,7 +187,7 @@ func (s *sandbox) finishView() (problems []string) {
 		return nil
 	}
 	if s.program.View.Mount {
-		if problems = s.coverPaths(); len(problems) > 0 {
+		if problems = append(s.placedSources(), s.coverPaths()...); len(problems) > 0 {
 			return problems
 		}
 		if err := s.showFiles(); err != nil {
@@ -192,6 +198,28 @@ func (s *sandbox) finishView() (problems []string) {
 		return []string{s.viewFailure(err)}
 	}
 	return nil
+}
+
+// placedSources refuses sources of mounts that a command of an earlier run could have put there.
+func (s *sandbox) placedSources() (problems []string) {
+	v := &s.program.View
+	sources := []ir.ViewPath{}
+	if v.Root != "" {
+		sources = append(sources, ir.ViewPath{Path: v.Root, Origin: v.RootOrigin})
+	}
+	for i := range v.Mounts {
+		sources = append(sources, ir.ViewPath{Path: v.Mounts[i].Source, Origin: v.Mounts[i].Origin})
+	}
+	for _, source := range sources {
+		path, err := ir.ExpandPath(source.Path, s.bound.lookup)
+		if err == nil {
+			err = s.placed(path)
+		}
+		if err != nil {
+			problems = append(problems, s.ruleError(source.Origin, err).Error())
+		}
+	}
+	return problems
 }
 
 // coverPaths closes what the policy denies and keeps what it protects.
@@ -259,7 +287,11 @@ func (s *sandbox) viewFailure(err error) string {
 
 // notice tells the person at the keyboard what the policy left to the host to decide.
 func (s *sandbox) notice(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "sandlock-exec: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	s.options.Audit.Write(audit.Line{Event: "warning", Reason: text})
+	if !s.shared {
+		fmt.Fprintln(os.Stderr, "sandlock-exec: "+text)
+	}
 }
 
 // onHost returns the host's path of a file of the command's view; ok tells whether it has one.

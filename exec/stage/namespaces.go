@@ -115,8 +115,9 @@ type Namespaces struct {
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
 
-// patience bounds the keeper's wait for the executor as long as it cannot see that it is gone.
-const patience = 30 * time.Second
+// patience bounds the wait of the keeper and of the executor for each other, as long as they have one descriptor table and so
+// cannot see that the other is gone.
+const patience = 2 * time.Minute
 
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
 // a thread that outlives them, and must not be in a Landlock domain that handles files: those forbid to mount.
@@ -128,6 +129,9 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
 	tv := unix.NsecToTimeval(int64(patience))
 	err = unix.SetsockoptTimeval(n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	if err == nil {
+		err = unix.SetsockoptTimeval(n.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	}
 	if err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	}
@@ -182,8 +186,6 @@ func (n *Namespaces) Wait() error {
 	var a answer
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	for {
-		// Before it is detached the keeper's end is in our own table too, so its death does not end this read; but nothing can
-		// have killed it alone that would not have us end as well.
 		got, err := unix.Read(n.socket, b)
 		if errors.Is(err, unix.EINTR) {
 			continue
