@@ -94,7 +94,7 @@ func newSandbox(o Options) (*sandbox, error) {
 	if !ok {
 		return nil, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
-	if s.showsHosts() || len(p.HTTP.InjectCA) > 0 || p.View.Mount {
+	if s.showsHosts() || s.listsPorts() || len(p.HTTP.InjectCA) > 0 || p.View.Mount {
 		s.needsRealPaths = true
 	}
 	return s, nil

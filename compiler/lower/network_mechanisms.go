@@ -25,6 +25,9 @@ func networkMechanisms(u *Unit, add adder) {
 	}
 	if n.PortRemap {
 		add("network.port_remap", "notify, on behalf", "the supervisor binds another port where the one that is asked for is taken, and translates")
+		if listsSockets(u) {
+			add("network.port_remap", "notify, snapshot", "every open is notified; of /proc/net/tcp, tcp6, udp and udp6 programs see the sandbox's own sockets, with virtual ports")
+		}
 	}
 	switch {
 	case !n.PinsNames() || !u.readable(HostsFile):
