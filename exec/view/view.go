@@ -40,6 +40,7 @@ type Spec struct {
 	Devices  []string // with an own /dev: devices of the host, beneath /dev, that are shown where they exist; nil without
 	Sys      bool     // the host's /sys, read-only
 	Mounts   []Mount
+	Overlay  *Overlay // mounted before Mounts
 	ReadOnly []string // directories that are made read-only if they exist
 	Masks    []string // files and directories that are closed if they exist
 }
@@ -123,12 +124,17 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	}
 	devices, opened := v.openDevices()
 	calls = append(calls, opened...)
+	overlay, opened := v.openOverlay()
+	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
 	calls = append(calls, l.enter()...)
 	calls = append(calls, devices.attach()...)
 	calls = append(calls, proc.attach()...)
 	if v.spec.Tmp {
 		calls = append(calls, mountTmpfs("/tmp", "mode=1777"+sizeOption(v.spec.TmpBytes)))
+	}
+	if v.spec.Overlay != nil {
+		calls = append(calls, attach(overlay, v.spec.Overlay.Target))
 	}
 	for i, m := range v.spec.Mounts {
 		calls = append(calls, attach(trees[i], m.Target))
