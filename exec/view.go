@@ -79,8 +79,8 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	if v.Root != "" {
 		root := path(v.Root, v.RootOrigin)
 		real, err := filepath.EvalSymlinks(root)
-		if err == nil && real == "/" {
-			err = errors.New("it is / here, which is no other root")
+		if err == nil {
+			err = acceptableRoot(real)
 		}
 		if err != nil {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
@@ -99,6 +99,19 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
+}
+
+// acceptableRoot checks a directory that is to be the root, links resolved.
+func acceptableRoot(real string) error {
+	if real == "/" {
+		return errors.New("it is / here, which is no other root")
+	}
+	if info, err := os.Stat(real); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return &os.PathError{Op: "chroot", Path: real, Err: unix.ENOTDIR}
+	}
+	return nil
 }
 
 // acceptableMount checks what the compiler cannot: values of parameters, and what is there.
