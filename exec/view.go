@@ -92,7 +92,7 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	}
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
-		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
+		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly, Rule: s.ruleName(m.Origin)}
 		if err := acceptableMount(mount, spec.Mounts); err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
@@ -219,11 +219,7 @@ func (s *sandbox) coverPaths() (problems []string) {
 			if err != nil {
 				problems = append(problems, s.ruleError(list[i].Origin, err).Error())
 			}
-			name := rulePath(s.program, list[i].Origin)
-			if at := where(s.program, list[i].Origin); at != "" {
-				name = at + ": " + name
-			}
-			rules = append(rules, cover.Rule{Path: path, Name: name})
+			rules = append(rules, cover.Rule{Path: path, Name: s.ruleName(list[i].Origin)})
 		}
 		return rules
 	}
@@ -237,6 +233,15 @@ func (s *sandbox) coverPaths() (problems []string) {
 	}
 	s.view.Cover(plan)
 	return nil
+}
+
+// ruleName names a rule in errors, with its place.
+func (s *sandbox) ruleName(ref ir.OriginRef) string {
+	name := rulePath(s.program, ref)
+	if at := where(s.program, ref); at != "" {
+		name = at + ": " + name
+	}
+	return name
 }
 
 // viewFailure explains why the view could not be made: what failed, and which setting of the host forbids it.
