@@ -26,7 +26,7 @@ type rooted struct {
 // whoever does not make the directory the root.
 var applets = []string{
 	"sh", "cat", "echo", "ls", "pwd", "readlink", "true", "mv", "rm", "ln", "mkdir", "rmdir", "id", "stat", "wc", "touch", "chmod", "od", "head", "tail",
-	"test", "env", "df", "sleep", "hostname", "grep", "dd", "cp", "md5sum", "find", "sort", "mount", "truncate", "uname",
+	"test", "env", "df", "sleep", "hostname", "grep", "dd", "tr", "cut", "cp", "md5sum", "find", "sort", "mount", "truncate", "uname",
 }
 
 func newRooted(t *testing.T, u exectest.User) *rooted {
