@@ -222,3 +222,31 @@ func Test_mount_mistakes(t *testing.T) {
 		}
 	})
 }
+
+// What the sandbox itself rests on, such as its artifact, cannot be written by way of a mount, whatever the source is called.
+func Test_mount_guards(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		r := newRooted(t, u)
+		box := filepath.Dir(r.Work) // where the artifacts are
+		link := r.Link(box, r.Outside+"/link")
+		for _, source := range []string{box, link, link + "/work/..", filepath.Dir(box), r.Outside + "/../outside/link"} {
+			source = filepath.Clean(source)
+			got := r.Run(r.Policy(r.filesystem(mounts("/work", source))), "/bin/echo", "started")
+			if got.Code != 125 || got.Stdout != "" || !strings.Contains(got.Stderr, "it could rewrite it") {
+				t.Errorf("%s: exit %d, printed %q, want 125\n%s", source, got.Code, got.Stdout, got.Stderr)
+			}
+			wantRun(t, r.Run(r.Policy(r.filesystem(mounts("/work", source+":ro"))), "/bin/echo", "started"), 0, "started")
+		}
+		// So with a target that is reached by a link.
+		r.dir(t, "/run")
+		r.Link("/run", r.at("/home/run"))
+		for _, target := range []string{"/home/run", "/home/run/new"} {
+			got := r.Run(r.Policy(r.filesystem(mounts(target, box))), "/bin/echo", "started")
+			if got.Code != 125 || !strings.Contains(got.Stderr, "it could rewrite it") {
+				t.Errorf("%s: exit %d, printed %q, want 125\n%s", target, got.Code, got.Stdout, got.Stderr)
+			}
+		}
+		policy := r.filesystem(mounts("/work/file", r.File(r.Outside+"/other", "")) + `read: ["/"], write: ["/"]`)
+		wantRun(t, r.Run(r.Policy(policy), "/bin/echo", "started"), 0, "started")
+	})
+}

@@ -93,9 +93,11 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
 		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly, Rule: s.ruleName(m.Origin)}
-		if err := acceptableMount(mount, spec.Mounts); err != nil {
+		real, err := acceptableMount(mount, spec.Mounts)
+		if err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
+		mount.Source = real // what was checked
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
@@ -114,23 +116,24 @@ func acceptableRoot(real string) error {
 	return nil
 }
 
-// acceptableMount checks what the compiler cannot: values of parameters, and what is there.
-func acceptableMount(m view.Mount, before []view.Mount) error {
+// acceptableMount checks what the compiler cannot: values of parameters, and what is there. It returns the source with links
+// resolved.
+func acceptableMount(m view.Mount, before []view.Mount) (string, error) {
 	real, err := filepath.EvalSymlinks(m.Source)
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case beneath(real, "/proc"):
-		return fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
+		return "", fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
 	case m.Target == "/" || beneath(m.Target, "/proc"):
-		return fmt.Errorf("it would be mounted on %s", m.Target)
+		return "", fmt.Errorf("it would be mounted on %s", m.Target)
 	}
 	for _, b := range before {
 		if b.Target == m.Target {
-			return fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
+			return "", fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
 		}
 	}
-	return nil
+	return real, nil
 }
 
 // devices lists what an own /dev shows: what does no harm, and what the policy grants for GPUs.
