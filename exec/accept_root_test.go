@@ -246,8 +246,19 @@ func Test_filesystem_9_5_114_hosts(t *testing.T) {
 		for _, script := range []string{"echo x >>/etc/hosts", "rm -f /etc/hosts", "mv /etc/hosts /etc/other"} {
 			wantFailure(t, r.Sh(r.Policy(r.filesystem(`read: ["/"], write: ["/"]`)), script), "")
 		}
+		r.scripts(t, artifact, []case95{ // network 43
+			{"spellings", "for f in /etc/../etc/hosts //etc/hosts /etc/./hosts /proc/self/root/etc/hosts; do grep -c pinned $f; done; cd /etc; grep -c pinned hosts; probe second-word /etc hosts", "1\n1\n1\n1\n1\nvalue localhost"},
+		})
 		wantContent(t, r.at("/etc/hosts"), "127.0.0.1 localhost\n192.0.2.99 image.example\n", u)
 		wantContent(t, r.at("/etc/hostname"), "image\n", u)
+		// An image's link is followed in the image, and what it leads to needs a grant as ever.
+		for target, want := range map[string]string{"/home/secret": "Permission denied", r.File(r.Outside+"/secret", "of the host\n"): "No such file"} {
+			if err := os.Remove(r.at("/etc/hosts")); err != nil {
+				t.Fatal(err)
+			}
+			r.Link(target, r.at("/etc/hosts"))
+			wantFailure(t, r.Run(artifact, "cat", "/etc/hosts"), want)
+		}
 	})
 }
 
@@ -296,6 +307,19 @@ func Test_filesystem_9_5_116_missing_root(t *testing.T) {
 		}
 		wantRun(t, r.Run(r.Policy(chrooted(r.Link(r.root, r.Outside+"/good"), "")), "/bin/echo", "started"), 0, "started")
 	})
+}
+
+// Where the executor is root in a user namespace, and where the host's /proc is partly hidden, as in containers.
+func Test_chroot_in_places(t *testing.T) {
+	test := func(t *testing.T, b *exectest.Box) {
+		r := newRooted(t, b.User)
+		host := r.Dir("host")
+		artifact := r.Policy(r.filesystem(mounts("/new", host) + `read: ["/"], write: ["/work"], tmp: "private"`))
+		wantRun(t, r.Sh(artifact, "cat /etc/sentinel; echo x >/new/file; readlink /proc/self/cwd; echo y >/tmp/y; head -c 2 /dev/zero | wc -c; ls /new /tmp"), 0, "inside\n/\n2\n/new:\nfile\n\n/tmp:\ny")
+		wantFailure(t, r.Sh(artifact, "cat "+r.File(r.Outside+"/secret", "")), "No such file")
+	}
+	exectest.UnshareUr.In(t, test)
+	exectest.MaskedProc.In(t, test)
 }
 
 // wantContent wants a file of the host to hold something and to be a user's.
