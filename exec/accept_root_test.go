@@ -252,12 +252,16 @@ func Test_filesystem_9_5_114_hosts(t *testing.T) {
 		wantContent(t, r.at("/etc/hosts"), "127.0.0.1 localhost\n192.0.2.99 image.example\n", u)
 		wantContent(t, r.at("/etc/hostname"), "image\n", u)
 		// An image's link is followed in the image, and what it leads to needs a grant as ever.
-		for target, want := range map[string]string{"/home/secret": "Permission denied", r.File(r.Outside+"/secret", "of the host\n"): "No such file"} {
+		for _, link := range [][2]string{{"/home/secret", "Permission denied"}, {r.File(r.Outside+"/secret", "of the host\n"), "No such file"}} {
+			target, want := link[0], link[1]
 			if err := os.Remove(r.at("/etc/hosts")); err != nil {
 				t.Fatal(err)
 			}
 			r.Link(target, r.at("/etc/hosts"))
 			wantFailure(t, r.Run(artifact, "cat", "/etc/hosts"), want)
+		}
+		if got := r.Run(artifact, "true"); got.Code != 0 || !strings.Contains(got.Stderr, "sees no /etc/hosts") || !strings.Contains(got.Stderr, "pinned.example") {
+			t.Errorf("without the file: exit %d\n%s", got.Code, got.Stderr)
 		}
 	})
 }

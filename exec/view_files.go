@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,12 @@ func (s *sandbox) showFiles() error {
 	if _, err := s.view.Show("/etc/hostname", []byte(s.program.Name+"\n")); err != nil {
 		return err
 	}
-	if _, err := s.view.Show("/etc/hosts", s.hostsContent()); err != nil {
+	hosts, err := s.view.Show("/etc/hosts", s.hostsContent())
+	if err != nil {
 		return err
+	}
+	if hosts == nil && s.program.View.Root != "" && len(s.pins.names) > 0 {
+		s.notice("the command sees no /etc/hosts: the names of the policy's network are nowhere to be looked up (%s)", strings.Join(s.pins.names, ", "))
 	}
 	if s.proxy != nil {
 		for _, b := range s.proxy.bundles {
