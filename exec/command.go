@@ -102,6 +102,8 @@ func (s *sandbox) startFailure(err error) error {
 		return &CommandError{Code: CodeNotFound, Err: fmt.Errorf("%s: not found, or its interpreter or loader is not", step.Path)}
 	case step.Step == stage.StepExec:
 		return &CommandError{Code: CodeNotExecutable, Err: fmt.Errorf("%s: %w", step.Path, step.Err), Hint: s.execHint(step)}
+	case step.Step == stage.StepDir:
+		return &SetupError{[]string{fmt.Sprintf("start: change directory to %s: %v", s.startDir, step.Err)}}
 	case step.Step == stage.StepSeccomp && errors.Is(step.Err, syscall.EBUSY):
 		return &SetupError{[]string{"seccomp: " + kernel.ErrListenerBusy.Error()}}
 	}

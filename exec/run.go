@@ -41,8 +41,9 @@ type sandbox struct {
 
 	childless bool // this process had no children before the keeper of the view's namespaces
 
-	view   *view.View   // nil in a direct start
-	moving []*view.File // files of the machine that change while the sandbox runs
+	view     *view.View   // nil in a direct start
+	startDir string       // where the command starts, "" for where this process is
+	moving   []*view.File // files of the machine that change while the sandbox runs
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -182,6 +183,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		}
 	}
 	s.enterView(plan)
+	s.startDir = plan.Dir
 	if plan.Candidates, err = candidates(s.root, argv[0], env, plan.Dir); err != nil {
 		return nil, err
 	}

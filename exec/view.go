@@ -84,8 +84,8 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	if v.Root != "" {
 		root := path(v.Root, v.RootOrigin)
 		real, err := filepath.EvalSymlinks(root)
-		if err == nil && real == "/" {
-			err = errors.New("it is / here, which is no other root")
+		if err == nil {
+			err = acceptableRoot(real)
 		}
 		if err != nil {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
@@ -97,32 +97,48 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	}
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
-		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
-		if err := acceptableMount(mount, spec.Mounts); err != nil {
+		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly, Rule: s.ruleName(m.Origin)}
+		real, err := acceptableMount(mount, spec.Mounts)
+		if err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
+		mount.Source = real // what was checked
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
 }
 
-// acceptableMount checks what the compiler cannot: values of parameters, and what is there.
-func acceptableMount(m view.Mount, before []view.Mount) error {
+// acceptableRoot checks a directory that is to be the root, links resolved.
+func acceptableRoot(real string) error {
+	if real == "/" {
+		return errors.New("it is / here, which is no other root")
+	}
+	if info, err := os.Stat(real); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return &os.PathError{Op: "chroot", Path: real, Err: unix.ENOTDIR}
+	}
+	return nil
+}
+
+// acceptableMount checks what the compiler cannot: values of parameters, and what is there. It returns the source with links
+// resolved.
+func acceptableMount(m view.Mount, before []view.Mount) (string, error) {
 	real, err := filepath.EvalSymlinks(m.Source)
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case beneath(real, "/proc"):
-		return fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
+		return "", fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
 	case m.Target == "/" || beneath(m.Target, "/proc"):
-		return fmt.Errorf("it would be mounted on %s", m.Target)
+		return "", fmt.Errorf("it would be mounted on %s", m.Target)
 	}
 	for _, b := range before {
 		if b.Target == m.Target {
-			return fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
+			return "", fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
 		}
 	}
-	return nil
+	return real, nil
 }
 
 // devices lists what an own /dev shows: what does no harm, and what the policy grants for GPUs.
@@ -238,11 +254,7 @@ func (s *sandbox) coverPaths() (problems []string) {
 			if err != nil {
 				problems = append(problems, s.ruleError(list[i].Origin, err).Error())
 			}
-			name := rulePath(s.program, list[i].Origin)
-			if at := where(s.program, list[i].Origin); at != "" {
-				name = at + ": " + name
-			}
-			rules = append(rules, cover.Rule{Path: path, Name: name})
+			rules = append(rules, cover.Rule{Path: path, Name: s.ruleName(list[i].Origin)})
 		}
 		return rules
 	}
@@ -256,6 +268,15 @@ func (s *sandbox) coverPaths() (problems []string) {
 	}
 	s.view.Cover(plan)
 	return nil
+}
+
+// ruleName names a rule in errors, with its place.
+func (s *sandbox) ruleName(ref ir.OriginRef) string {
+	name := rulePath(s.program, ref)
+	if at := where(s.program, ref); at != "" {
+		name = at + ": " + name
+	}
+	return name
 }
 
 // viewFailure explains why the view could not be made: what failed, and which setting of the host forbids it.

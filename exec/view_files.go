@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,12 @@ func (s *sandbox) showFiles() error {
 		return err
 	}
 	if s.mountsFiles() || !s.showsHosts() {
-		if _, err := s.view.Show("/etc/hosts", s.hostsContent()); err != nil {
+		hosts, err := s.view.Show("/etc/hosts", s.hostsContent())
+		if err != nil {
 			return err
+		}
+		if hosts == nil && s.program.View.Root != "" && len(s.pins.names) > 0 {
+			s.notice("the command sees no /etc/hosts: the names of the policy's network are nowhere to be looked up (%s)", strings.Join(s.pins.names, ", "))
 		}
 	}
 	if !s.mountsFiles() {

@@ -1,6 +1,9 @@
 package view
 
 import (
+	"slices"
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/cover"
@@ -13,6 +16,13 @@ const closingCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_DAC_OVERRIDE | 1
 
 // Cover has a plan carried out when the view is sealed. The view undoes it at its end.
 func (v *View) Cover(p *cover.Plan) { v.covers = p }
+
+// closes reports whether the plan closes a file, links resolved: shown later, it would be open again.
+func (v *View) closes(path string) bool {
+	return v.covers != nil && slices.ContainsFunc(v.covers.Covers, func(c cover.Cover) bool {
+		return c.Kind == cover.Closed && (path == c.Path || c.Dir && strings.HasPrefix(path, c.Path+"/"))
+	})
+}
 
 // cover makes the mounts of the plan.
 func (v *View) cover() (calls []*stage.Call) {

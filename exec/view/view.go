@@ -52,6 +52,7 @@ type IDs struct{ UID, GID uint32 }
 type Mount struct {
 	Target, Source string
 	ReadOnly       bool
+	Rule           string // for errors: what of the policy asks for it
 }
 
 // Proc is what /proc shows.
@@ -136,8 +137,13 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	if v.spec.Overlay != nil {
 		calls = append(calls, attach(overlay, v.spec.Overlay.Target))
 	}
+	calls = append(calls, l.makeOurs()...)
 	for i, m := range v.spec.Mounts {
-		calls = append(calls, attach(trees[i], m.Target))
+		call := attach(trees[i], m.Target)
+		if m.Rule != "" {
+			call.What = m.Rule + ": " + call.What
+		}
+		calls = append(calls, call)
 	}
 	calls = append(calls, l.leave()...)
 	for _, dir := range v.spec.ReadOnly {

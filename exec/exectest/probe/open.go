@@ -96,6 +96,14 @@ var openCommands = []command{
 		}
 		return secondWord(fd)
 	}},
+	{"readlink", "PATH", 1, func(args []string) outcome {
+		b := make([]byte, 4096)
+		n, err := unix.Readlink(args[0], b)
+		if err != nil {
+			return result(err)
+		}
+		return value("%s", b[:n])
+	}},
 	{"open-many", "PATH N", 2, func(args []string) outcome {
 		opened := 0
 		for range number(args[1]) {
