@@ -34,6 +34,11 @@ func (s *sandbox) openView() error {
 		return &SetupError{[]string{s.viewFailure(err)}}
 	}
 	s.root = s.view.Root
+	for i, m := range spec.Mounts {
+		if real, err := s.root.Real(m.Target); err == nil {
+			s.mounted = append(s.mounted, ir.ViewMount{Target: ir.Template(real), ReadOnly: m.ReadOnly, Origin: v.Mounts[i].Origin})
+		}
+	}
 	if err := s.view.HostProc; err != nil {
 		s.notice("filesystem.proc: this host refuses an own /proc (%v), as containers do whose /proc is partly hidden; the command sees the host's", err)
 	}
@@ -200,6 +205,7 @@ func (s *sandbox) coverPaths() (problems []string) {
 	for _, o := range s.opened {
 		r.Grants = append(r.Grants, cover.Grant{Path: o.real, Write: (&ir.PathRule{Access: o.access}).Writes()})
 	}
+	refs := map[string]ir.OriginRef{}
 	bind := func(list []ir.ViewPath, expand func(ir.Template, ir.Lookup) (string, error)) (rules []cover.Rule) {
 		for i := range list {
 			path, err := expand(list[i].Path, s.bound.lookup)
@@ -210,6 +216,7 @@ func (s *sandbox) coverPaths() (problems []string) {
 			if at := where(s.program, list[i].Origin); at != "" {
 				name = at + ": " + name
 			}
+			refs[name] = list[i].Origin
 			rules = append(rules, cover.Rule{Path: path, Name: name})
 		}
 		return rules
@@ -223,6 +230,10 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return []string{err.Error()}
 	}
 	s.view.Cover(plan)
+	s.covered = map[string]covered{}
+	for _, c := range plan.Covers {
+		s.covered[c.Path] = covered{c.Kind, refs[c.Rule]}
+	}
 	return nil
 }
 
