@@ -225,6 +225,13 @@ func templates(p *ir.Program) []ir.Template {
 	for _, q := range p.Params {
 		list = append(list, q.Under...)
 	}
+	list = append(list, p.View.Root)
+	for _, m := range p.View.Mounts {
+		list = append(list, m.Target, m.Source)
+	}
+	for _, v := range slices.Concat(p.View.Deny, p.View.Protect) {
+		list = append(list, v.Path)
+	}
 	return list
 }
 
