@@ -227,6 +227,12 @@ func Test_escape_19_no_litter(t *testing.T) {
 			p.Wait(t)
 			_ = os.Remove(b.Work + "/started")
 		},
+		"SIGTERM while it starts": func(t *testing.T, b *exectest.Box, a string) {
+			p := exectest.Start(t, b.Opts(a, "/bin/sh", "-c", wait))
+			exectest.Within(t, 10*time.Second, "placeholders", func() bool { return made(b) })
+			p.Signal(t, syscall.SIGTERM)
+			p.Wait(t)
+		},
 		"SIGKILL": func(t *testing.T, b *exectest.Box, a string) {
 			p := exectest.Start(t, b.Opts(a, "/bin/sh", "-c", "echo started > started; sleep 60"))
 			exectest.Within(t, 10*time.Second, "start", func() bool { return exists(b.Work + "/started") })

@@ -202,6 +202,12 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return nil
 	}
 	r := cover.Request{Root: s.root}
+	if !s.shared {
+		r.Making = func() error { // a signal that ended the process now would leave placeholders behind
+			_, err := catchSignals(s.program.VerifiesExec())
+			return err
+		}
+	}
 	for _, o := range s.opened {
 		r.Grants = append(r.Grants, cover.Grant{Path: o.real, Write: (&ir.PathRule{Access: o.access}).Writes()})
 	}
