@@ -426,3 +426,33 @@ func own(t *testing.T, b *exectest.Box, path string) {
 		}
 	}
 }
+
+// A socket is made in place of the command, by a process that the mounts do not bind.
+func Test_deny_binding_a_socket(t *testing.T) {
+	py := python(t)
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		for _, dir := range []string{"/closed", "/kept", "/free"} {
+			if err := os.Mkdir(b.Work+dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			own(t, b, b.Work+dir)
+		}
+		artifact := b.Policy(b.Base(exectest.Grants{More: `network: {unix: "granted", allow_bind: [0]}` + "\n" + denied(b.Work+"/closed", b.Work+"/missing") + protected("kept")}))
+		const script = `
+import socket, sys, os
+for name in ("closed/s", "kept/s", "missing", "free/s"):
+    try:
+        socket.socket(socket.AF_UNIX).bind(sys.argv[1] + "/" + name)
+        print(name, "ok")
+    except OSError:
+        print(name, "refused")
+`
+		wantRun(t, b.Run(artifact, py, "-c", script, b.Work), 0, "closed/s refused\nkept/s refused\nmissing refused\nfree/s ok")
+		for _, dir := range []string{"/closed", "/kept"} {
+			if left, err := os.ReadDir(b.Work + dir); err != nil || len(left) > 0 {
+				t.Errorf("%s: %v, %v", dir, left, err)
+			}
+		}
+	})
+}
