@@ -45,7 +45,6 @@ func spawnKeeper(flags, stack, k uintptr) (pid, errno uintptr) {
 // keep is the keeper's life. The executor's end of the socket closes when the executor is gone, whatever ended it.
 //
 //lint:ignore U1000 called by assembly code
-//
 //go:norace
 //go:nosplit
 func keep(k *keeper) {
