@@ -130,6 +130,14 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	if !errors.Is(step.Err, syscall.EACCES) {
 		return ""
 	}
+	if r, _, refused := s.coveredFor(real, execRight); refused {
+		rule, origin := s.describeAt(r)
+		hint := real + " is " + r.Reason + ": " + rule
+		if origin != "" {
+			hint += " (" + origin + ")"
+		}
+		return hint
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o111 == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return "the file is not executable"

@@ -28,8 +28,10 @@ type sandbox struct {
 	needsRealPaths bool // everything granted is asked for
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
-	root           kernel.Root // of the command's view; own in a direct start
-	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
+	covered        map[string]covered // by real path: what the view closes and keeps unchanged
+	mounted        []ir.ViewMount     // as bound for this run, links resolved
+	root           kernel.Root        // of the command's view; own in a direct start
+	reach          ir.Landlock        // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
 	groups         groups
 	net            ir.Net // the network policy as bound for this run

@@ -39,6 +39,11 @@ func (s *sandbox) openView() error {
 		return &SetupError{[]string{s.viewFailure(err)}}
 	}
 	s.root = s.view.Root
+	for i, m := range spec.Mounts {
+		if real, err := s.root.Real(m.Target); err == nil {
+			s.mounted = append(s.mounted, ir.ViewMount{Target: ir.Template(real), ReadOnly: m.ReadOnly, Origin: v.Mounts[i].Origin})
+		}
+	}
 	if err := s.view.HostProc; err != nil {
 		s.notice("filesystem.proc: this host refuses an own /proc (%v), as containers do whose /proc is partly hidden; the command sees the host's", err)
 	}
@@ -245,16 +250,25 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return nil
 	}
 	r := cover.Request{Root: s.root}
+	if !s.shared {
+		r.Making = func() error { // a signal that ended the process now would leave placeholders behind
+			_, err := catchSignals(s.program.VerifiesExec())
+			return err
+		}
+	}
 	for _, o := range s.opened {
 		r.Grants = append(r.Grants, cover.Grant{Path: o.real, Write: (&ir.PathRule{Access: o.access}).Writes()})
 	}
+	refs := map[string]ir.OriginRef{}
 	bind := func(list []ir.ViewPath, expand func(ir.Template, ir.Lookup) (string, error)) (rules []cover.Rule) {
 		for i := range list {
 			path, err := expand(list[i].Path, s.bound.lookup)
 			if err != nil {
 				problems = append(problems, s.ruleError(list[i].Origin, err).Error())
 			}
-			rules = append(rules, cover.Rule{Path: path, Name: s.ruleName(list[i].Origin)})
+			name := s.ruleName(list[i].Origin)
+			refs[name] = list[i].Origin
+			rules = append(rules, cover.Rule{Path: path, Name: name})
 		}
 		return rules
 	}
@@ -267,6 +281,10 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return []string{err.Error()}
 	}
 	s.view.Cover(plan)
+	s.covered = map[string]covered{}
+	for _, c := range plan.Covers {
+		s.covered[c.Path] = covered{c.Kind, refs[c.Rule]}
+	}
 	return nil
 }
 

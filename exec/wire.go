@@ -79,7 +79,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
-			Path: s.grants, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
+			Path: s.grants, Covered: s.coveredFor, Kept: s.keptInPlace, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
 			Where: func(ref ir.OriginRef) (rule, origin string) { return rulePath(s.program, ref), where(s.program, ref) },
 			Root:  s.root,
 		}, report, observed)

@@ -98,6 +98,13 @@ func (p *planner) place() {
 			p.fail(m.rule, name, fmt.Errorf("more than %d missing paths would have to be kept missing", maxPlaceholders))
 			return
 		}
+		if p.making != nil {
+			if err := p.making(); err != nil {
+				p.fail(m.rule, name, err)
+				return
+			}
+			p.making = nil
+		}
 		p.hold(m)
 	}
 }

@@ -2,6 +2,7 @@ package cover
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -187,6 +188,13 @@ func (w *walker) look(v visit, stack []visit) ([]visit, error) {
 		// The owner could open it up by chmod(2), and whoever may search it reaches the names that he knows. Read-only, it
 		// stays as it is.
 		return stack, w.whole(v.items[0].anyRule(), v.path)
+	case gone(err):
+		for _, it := range v.items {
+			if it.exact {
+				it.chains(nil, func(names []string, rule Rule) { w.vanished(rule, v.path, names...) })
+			}
+		}
+		return stack, nil
 	case err != nil:
 		return stack, told(err)
 	}
@@ -206,11 +214,24 @@ func (w *walker) whole(rule Rule, at string) error {
 	if err == unix.EACCES {
 		return nil // the directory above cannot be searched and was covered for that
 	}
+	if gone(err) || err == nil && f.nlink == 0 {
+		w.vanished(rule, at)
+		return nil
+	}
 	if err != nil {
 		return told(err)
 	}
 	w.take(rule, at, place{path: at, file: f}, ReadOnly)
 	return nil
+}
+
+// vanished keeps what was there a moment ago from coming back: most likely it was another sandbox's placeholder, or a directory
+// on the way to one.
+func (w *walker) vanished(rule Rule, at string, names ...string) {
+	dir := path.Dir(at)
+	if _, ok := w.grants.writable(dir); ok {
+		w.missing = append(w.missing, missing{rule: rule, kind: ReadOnly, at: dir, names: append([]string{path.Base(at)}, names...)})
+	}
 }
 
 // skipped reports whether a directory is of the kernel's own file systems.
