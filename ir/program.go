@@ -36,10 +36,11 @@ type Program struct {
 	Tests       []Test      `cbor:"12,keyasint,omitempty"`
 	Determinism Determinism `cbor:"13,keyasint"`
 	// Rules are looked at in order before a held call; see rules.go.
-	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
-	Net   Net           `cbor:"15,keyasint"`
-	HTTP  HTTP          `cbor:"16,keyasint"`
-	View  View          `cbor:"17,keyasint"`
+	Rules  []DynamicRule `cbor:"14,keyasint,omitempty"`
+	Net    Net           `cbor:"15,keyasint"`
+	HTTP   HTTP          `cbor:"16,keyasint"`
+	View   View          `cbor:"17,keyasint"`
+	Branch Branch        `cbor:"18,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].
