@@ -95,6 +95,7 @@ const (
 	FeatureCgroupCPU     Feature = 6 // the same with the cpu controller
 	FeatureNamespaces    Feature = 7 // mount and other namespaces of its own, by a user namespace or as root
 	FeatureUserNamespace Feature = 8 // a user namespace with ids mapped
+	FeatureOverlay       Feature = 9 // overlayfs, mounted in namespaces of its own
 )
 
 var featureNames = map[Feature]string{
@@ -106,6 +107,7 @@ var featureNames = map[Feature]string{
 	FeatureCgroupCPU:     "cgroup-cpu",
 	FeatureNamespaces:    "namespaces",
 	FeatureUserNamespace: "user-namespace",
+	FeatureOverlay:       "overlayfs",
 }
 
 // String returns the feature's name as goldens and `sandlock-exec check` print it.
