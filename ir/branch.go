@@ -1,7 +1,8 @@
 package ir
 
 // Branch is the copy-on-write branch of a working directory: what the command changes beneath Workdir is kept apart, and
-// applied, dropped or left there when all is over. Zero without one. It needs a mount namespace ([View.Mount]).
+// applied, dropped or left there when all is over. Zero without one. It needs a mount namespace and a PID namespace
+// ([View.Mount], [View.PID]): nobody who could change it is left when it is applied. What is mounted beneath Workdir covers it.
 type Branch struct {
 	Workdir Template   `cbor:"1,keyasint,omitempty"` // in the command's name space; "" is no branch
 	Kind    BranchKind `cbor:"2,keyasint,omitempty"`
@@ -10,7 +11,7 @@ type Branch struct {
 	OnExit  BranchAction `cbor:"4,keyasint,omitempty"` // after status 0
 	OnError BranchAction `cbor:"5,keyasint,omitempty"` // after any other end: a status, a signal, a limit, a timeout
 
-	// Disk bounds what the branch holds, in bytes; 0 is no bound.
+	// Disk bounds what the branch holds, in bytes, which is then kept in a file system of that size in memory; 0 is no bound.
 	Disk uint64 `cbor:"6,keyasint,omitempty"`
 
 	Origin     OriginRef `cbor:"7,keyasint,omitempty"` // of the working directory
