@@ -17,13 +17,7 @@ type gap struct {
 // gaps is THE table of what cannot be enforced yet. Whoever builds a feature takes its line out; nothing is accepted
 // and ignored.
 var gaps = []gap{
-	scalar("filesystem.workdir", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Workdir }),
-	scalar("filesystem.isolation", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Isolation }, "auto", "none"),
-	scalar("filesystem.storage", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Storage }),
-	scalar("filesystem.on_exit", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.OnExit }, "commit"),
-	scalar("filesystem.on_error", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.OnError }, "abort"),
-
-	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
+	scalar("filesystem.isolation", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Isolation }, "auto", "none", "overlayfs"),
 }
 
 // scalar is a gap of a field that is used when it has a value other than the neutral ones.

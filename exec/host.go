@@ -71,6 +71,7 @@ func unmet(p *ir.Program, h kernel.Host) []string {
 			ok, why = h.Namespaces, h.NamespacesReason
 		case ir.FeatureUserNamespace:
 			ok, why = h.UserNamespaces, h.UserNSReason
+		case ir.FeatureOverlay: // proven by the mount itself
 		default:
 			ok, has = false, "unknown to this build"
 		}

@@ -69,6 +69,7 @@ func (w *wire) program(p *Program) {
 	m.must(15).net(&p.Net)
 	m.must(16).http(&p.HTTP)
 	m.must(17).view(&p.View)
+	m.must(18).branch(&p.Branch)
 	m.end()
 }
 

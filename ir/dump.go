@@ -28,6 +28,7 @@ func (p *Program) Dump(o DumpOptions) string {
 	d.requires()
 	d.process()
 	d.view()
+	d.branch()
 	d.filesystem()
 	d.network()
 	d.http()
@@ -125,6 +126,9 @@ func (d *dumper) totals() {
 	pairs := []string{"filesystem", d.filesystemTotals()}
 	if d.p.Namespaced() {
 		pairs = append(pairs, "view", d.viewTotals())
+	}
+	if d.p.Branch.Kind != BranchNone {
+		pairs = append(pairs, "branch", d.p.Branch.branchTotals())
 	}
 	d.pairs(append(pairs,
 		"connect", d.destinationTotals(),

@@ -39,6 +39,7 @@ type programView struct {
 	Network     netView           `json:"network"`
 	HTTP        *httpView         `json:"http,omitempty"`
 	View        *namespacesView   `json:"view,omitempty"`
+	Branch      *branchView       `json:"branch,omitempty"`
 }
 
 type targetView struct {
@@ -179,6 +180,7 @@ func (p *Program) view() programView {
 		Requires: []requirementView{}, Params: []paramView{}, Mechanisms: []mechanismView{}, Tests: []testView{},
 		Process: p.processView(), Landlock: p.landlockView(), Limits: p.limitsView(), Seccomp: p.seccompView(),
 		Determinism: p.determinismView(), Rules: p.rulesView(), Network: p.netView(), HTTP: p.httpView(), View: p.namespacesView(),
+		Branch: p.branchView(),
 	}
 	for _, a := range p.Target.Arches {
 		v.Target.Arches = append(v.Target.Arches, a.String())

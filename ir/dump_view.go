@@ -85,6 +85,9 @@ func (d *dumper) view() {
 	if v.Tmp {
 		add(v.TmpOrigin, "/tmp", "private: empty, gone at exit")
 	}
+	if b := &d.p.Branch; b.Kind != BranchNone {
+		add(b.Origin, "branch", b.Workdir)
+	}
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
 		add(m.Origin, "mount", m.Describe())

@@ -36,10 +36,11 @@ type Program struct {
 	Tests       []Test      `cbor:"12,keyasint,omitempty"`
 	Determinism Determinism `cbor:"13,keyasint"`
 	// Rules are looked at in order before a held call; see rules.go.
-	Rules []DynamicRule `cbor:"14,keyasint,omitempty"`
-	Net   Net           `cbor:"15,keyasint"`
-	HTTP  HTTP          `cbor:"16,keyasint"`
-	View  View          `cbor:"17,keyasint"`
+	Rules  []DynamicRule `cbor:"14,keyasint,omitempty"`
+	Net    Net           `cbor:"15,keyasint"`
+	HTTP   HTTP          `cbor:"16,keyasint"`
+	View   View          `cbor:"17,keyasint"`
+	Branch Branch        `cbor:"18,keyasint"`
 }
 
 // OriginRef names an entry of [Program.Origins]: 0 means none (a built-in rule), n means Origins[n-1].
@@ -94,6 +95,7 @@ const (
 	FeatureCgroupCPU     Feature = 6 // the same with the cpu controller
 	FeatureNamespaces    Feature = 7 // mount and other namespaces of its own, by a user namespace or as root
 	FeatureUserNamespace Feature = 8 // a user namespace with ids mapped
+	FeatureOverlay       Feature = 9 // overlayfs, mounted in namespaces of its own
 )
 
 var featureNames = map[Feature]string{
@@ -105,6 +107,7 @@ var featureNames = map[Feature]string{
 	FeatureCgroupCPU:     "cgroup-cpu",
 	FeatureNamespaces:    "namespaces",
 	FeatureUserNamespace: "user-namespace",
+	FeatureOverlay:       "overlayfs",
 }
 
 // String returns the feature's name as goldens and `sandlock-exec check` print it.

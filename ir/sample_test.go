@@ -97,11 +97,15 @@ func sample() *Program {
 		},
 		View: View{
 			MapIDs: true, UID: 1000, GID: maxID, Mount: true, PID: true, Root: "${work}/root", Proc: ProcAuto, Tmp: true, Dev: true, Sys: true,
-			Mounts:   []ViewMount{{Target: "/data", Source: "/srv/a:b", ReadOnly: true, Origin: 1}, {Target: "/out", Source: "${work}"}},
+			Mounts:   []ViewMount{{Target: "/data", Source: "/srv/a:b", ReadOnly: true, Origin: 1}, {Target: "/out", Source: "${home}/out"}},
 			Deny:     []ViewPath{{Path: "${work}/secret", Origin: 2}},
 			Protect:  []ViewPath{{Path: "**/.git/hooks/**", Origin: 1}, {Path: "${work}/*.key"}},
 			Masks:    []string{"/proc/kcore", "/sys/firmware"},
 			ReadOnly: []string{"/proc/sys"}, RootOrigin: 1, TmpOrigin: 2, ProcOrigin: 1, MapOrigin: 2,
+		},
+		Branch: Branch{
+			Workdir: "${work}/src", Kind: BranchOverlay, Storage: "${home}/branches", OnExit: BranchCommit, OnError: BranchKeep, Disk: 1 << 30,
+			Origin: 1, DiskOrigin: 2,
 		},
 		Params: []Param{
 			{Name: "work", Type: ParamDir, Under: []Template{"${home}/src", "/srv"}, Origin: 1},

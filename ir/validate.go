@@ -51,6 +51,7 @@ func (p *Program) Validate() error {
 		{"http", p.checkHTTP},
 		{"rules", p.checkRules},
 		{"view", p.checkView},
+		{"branch", p.checkBranch},
 		{"start", p.checkStart},
 		{"mechanisms", p.checkMechanisms},
 		{"origins", p.checkOrigins},

@@ -31,7 +31,7 @@ func TestValidateRefuses(t *testing.T) {
 	clause := func(p *Program) *Clause { return &p.Seccomp.Filters[1].Table[1].Clauses[0] }
 	inPlace := func(p *Program) {
 		p.Process.Start, p.Limits, p.Determinism, p.Rules, p.HTTP, p.Net.Intercepted = StartInPlace, Limits{}, Determinism{}, nil, HTTP{}, nil
-		p.View = View{}
+		p.View, p.Branch = View{}, Branch{}
 		for i := range p.Seccomp.Filters {
 			f := &p.Seccomp.Filters[i]
 			f.Table[2].Action, f.Observe, f.ObserveCalls = Allow, nil, nil
@@ -258,6 +258,29 @@ func TestValidateRefuses(t *testing.T) {
 		{"read-only root", func(p *Program) { p.View.ReadOnly[0] = "/" }, "not absolute"},
 		{"view origin", func(p *Program) { p.View.ProcOrigin = 3 }, "proc: origin 3"},
 
+		{"branch of no kind", func(p *Program) { p.Branch.Kind = BranchNone }, "branch: of no kind"},
+		{"disk without a branch", func(p *Program) { p.Branch = Branch{Disk: 1} }, "branch: of no kind"},
+		{"branch kind", func(p *Program) { p.Branch.Kind = 3 }, "kind 3 is unknown"},
+		{"branch of nothing", func(p *Program) { p.Branch.Workdir = "" }, "no working directory"},
+		{"branch, direct start", func(p *Program) { p.Process.Start, p.View = StartDirect, View{} }, "without a mount and a PID namespace"},
+		{"branch without PID namespace", func(p *Program) { p.View.PID, p.View.Proc = false, ProcHost }, "without a mount and a PID namespace"},
+		{"branch that may be left out", func(p *Program) { p.View = View{Mount: true, PID: true, Optional: true} }, "may be left out"},
+		{"branch on exit", func(p *Program) { p.Branch.OnExit = 0 }, "on_exit: action 0 is unknown"},
+		{"branch on error", func(p *Program) { p.Branch.OnError = 4 }, "on_error: action 4 is unknown"},
+		{"relative workdir", func(p *Program) { p.Branch.Workdir = "src" }, "branch: path"},
+		{"unclean storage", func(p *Program) { p.Branch.Storage = "/var/" }, "branch: path"},
+		{"branch of the root", func(p *Program) { p.Branch.Workdir = "/" }, "is the root"},
+		{"branch of the kernel's", func(p *Program) { p.Branch.Workdir = "/sys/fs" }, "lies in /sys"},
+		{"branch in an empty /tmp", func(p *Program) { p.Branch.Workdir = "/tmp/x" }, "/tmp that is empty"},
+		{"branch beneath a mount", func(p *Program) { p.Branch.Workdir = "/data/x" }, "the mount at /data covers"},
+		{"mount of the branch's files", func(p *Program) { p.Branch.Workdir, p.View.Root, p.View.Sys = "${home}/out", "", false }, "leads around"},
+		{"mount above the branch's files", func(p *Program) { p.View.Mounts[1].Source = "/" }, "leads around"},
+		{"storage in the branch", func(p *Program) { p.Branch.Storage = "${work}/root${work}/src/x" }, "lies in the working directory"},
+		{"storage in the branch without a root", func(p *Program) { p.View.Root, p.View.Sys, p.Branch.Storage = "", false, "${work}/src" }, "lies in the working directory"},
+		{"storage in a grant", func(p *Program) { p.View.Root, p.View.Sys, p.Branch.Storage = "", false, "${work}/out/x" }, "which the command may change"},
+		{"storage in a mount", func(p *Program) { p.Branch.Storage = "${home}/out/x" }, "is mounted at /out"},
+		{"branch origin", func(p *Program) { p.Branch.DiskOrigin = 3 }, "disk: origin 3"},
+
 		{"mechanism", func(p *Program) { p.Mechanisms[0].Reason = "a\nb" }, "control character"},
 		{"origin kind", func(p *Program) { p.Origins[0].Kind = 5 }, "kind 5 is unknown"},
 		{"origin absolute", func(p *Program) { p.Origins[0].File = "/home/u/p.cue" }, "not a relative path"},
@@ -277,6 +300,12 @@ func TestValidateRefuses(t *testing.T) {
 	}
 
 	p := sample()
+	p.View.Mounts[1] = ViewMount{Target: "/orig", Source: "${work}/root", ReadOnly: true}
+	p.Branch.Storage = "/tmp" // another than the command's
+	if err := p.Validate(); err != nil {
+		t.Errorf("the branch's files read-only elsewhere, and storage in the host's /tmp: got %v, want no error", err)
+	}
+	p = sample()
 	inPlace(p)
 	if err := p.Validate(); err != nil {
 		t.Errorf("in place without notification: got %v, want no error", err)

@@ -4,8 +4,8 @@ package ir
 // mounted in them. Zero for every other start.
 //
 // Paths are templates in the command's own name space, except for Root and the sources of mounts, which are the host's.
-// The executor mounts in this order, so that a later line covers an earlier one: Root, Dev, Proc, Tmp, Mounts, Protect,
-// Deny, Masks.
+// The executor mounts in this order, so that a later line covers an earlier one: Root, Dev, Proc, Tmp, the branch
+// ([Branch]), Mounts, Protect, Deny, Masks.
 type View struct {
 	// MapIDs runs the command as UID and GID of a user namespace (user_namespaces(7)). Without it ids are the executor's own,
 	// and there is a user namespace only where the executor may not mount otherwise.

@@ -54,7 +54,7 @@ func TestDumpView(t *testing.T) {
 	text := p.Dump(DumpOptions{Origins: true})
 	for _, want := range []string{
 		"view         namespaces user mount uts pid ipc, 2 mounts, 1 denied path, 2 protected patterns, another root",
-		"uid 1000, gid 4294967294", "${work}/root", "/data = /srv/a:b (read-only)", "/out = ${work}", "**/.git/hooks/**", "${work}/*.key",
+		"uid 1000, gid 4294967294", "${work}/root", "/data = /srv/a:b (read-only)", "/out = ${home}/out", "**/.git/hooks/**", "${work}/*.key",
 		"deny        ${work}/secret", "closed      /proc/kcore", "read-only   /proc/sys", "private: empty, gone at exit", "where the host lets it",
 	} {
 		if !strings.Contains(text, want) {

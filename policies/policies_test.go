@@ -81,6 +81,7 @@ func TestNeverGranted(t *testing.T) {
 		"public: connect tcp 192.0.2.1:22":   "every address that is not private",
 
 		"workspace: open /proc/1/mem for read": "processes of the sandbox alone",
+		"tryout: open /proc/1/mem for read":    "processes of the sandbox alone",
 	}
 	closed := []ir.Test{
 		{Kind: ir.TestOpen, Target: "/etc/shadow", For: "read"},

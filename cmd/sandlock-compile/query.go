@@ -156,6 +156,9 @@ func (c *explainCmd) Run(s *streams) error {
 		denied = denied || !a.ruling.Allowed
 		fmt.Fprintln(s.out, t.Event()+": "+a.text(p))
 	}
+	if t.Kind == ir.TestOpen && t.For == "write" && !denied && query.Branched(p, t.Target) {
+		fmt.Fprintln(s.out, "\tkept in the branch of "+p.Branch.Workdir+" until the end")
+	}
 	if t.Kind == ir.TestOpen {
 		fmt.Fprintln(s.out, "\tpaths are compared as text here; sandlock-exec follows symbolic links when it starts")
 	}
@@ -270,6 +273,9 @@ func bindParams(p *ir.Program, values map[string]string) (unbound []string, err 
 		if err := bindPath(&p.View.Mounts[i].Target, ir.ExpandPath); err != nil {
 			return nil, err
 		}
+	}
+	if err := bindPath(&p.Branch.Workdir, ir.ExpandPath); err != nil {
+		return nil, err
 	}
 	for i := range p.View.Deny {
 		if err := bindPath(&p.View.Deny[i].Path, ir.ExpandPath); err != nil {

@@ -31,6 +31,7 @@ var rules = []func(*checker){
 	checkMounts,
 	checkDeny,
 	checkProtect,
+	checkBranch,
 	checkKernelPaths,
 	checkPorts,
 	checkHTTP,

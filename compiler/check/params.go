@@ -80,6 +80,8 @@ func checkTemplates(c *checker) {
 		c.path(it.V.Target)
 		c.path(it.V.Source)
 	}
+	c.path(c.Filesystem.Workdir)
+	c.path(c.Filesystem.Storage)
 	for _, it := range c.Filesystem.Protect.Items {
 		c.path(it)
 	}

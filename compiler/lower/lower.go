@@ -8,7 +8,7 @@
 // To add a field: lower it in its noun's file, name it in that file's list of fields, say in mechanisms.go which
 // mechanism enforces it, and take it out of compiler/unsupported.go.
 //
-// Read next: target.go (which rights are handled), filesystem.go, view.go (what is mounted), network.go, syscalls.go.
+// Read next: target.go (which rights are handled), filesystem.go, view.go (what is mounted), branch.go, network.go, syscalls.go.
 package lower
 
 import (
@@ -41,7 +41,7 @@ func New(p *policy.Policy) *Unit {
 func Fields() []string {
 	return slices.Concat(
 		identityFields, targetFields, paramsFields, programFields, filesystemFields, networkFields, httpFields, syscallsFields,
-		limitsFields, determinismFields, rulesFields, testsFields, viewFields,
+		limitsFields, determinismFields, rulesFields, testsFields, viewFields, branchFields,
 	)
 }
 

@@ -15,6 +15,7 @@ func Mechanisms(u *Unit) {
 	}
 	filesystemMechanisms(u, add)
 	viewMechanisms(u, add)
+	branchMechanisms(u, add)
 	networkMechanisms(u, add)
 	httpMechanisms(u, add)
 	processMechanisms(u, add)

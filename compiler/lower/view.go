@@ -52,6 +52,10 @@ func ViewUses(p *policy.Policy) []ViewUse {
 	add(fs.Chroot.Set, ViewUse{Field: "filesystem.chroot", Origin: fs.Chroot.Origin, Why: "it mounts the new root", mounts: true})
 	add(len(fs.Mount.Items) > 0, ViewUse{Field: "filesystem.mount", Origin: listPlace(fs.Mount), Why: "it mounts", mounts: true})
 	add(fs.Tmp.V == "private", ViewUse{Field: "filesystem.tmp", Origin: fs.Tmp.Origin, Why: "it mounts an empty /tmp", mounts: true})
+	add(Branches(p), ViewUse{
+		Field: "filesystem.workdir", Origin: fs.Workdir.Origin, Why: "it mounts the branch, and settles it when all processes are gone",
+		mounts: true, pid: true,
+	})
 	_, asking := procView(p)
 	for _, o := range asking {
 		add(true, ViewUse{

@@ -2,7 +2,7 @@ package lower
 
 import "github.com/sandlock-go/sandlock/ir"
 
-// viewRequirements are the fields that need namespaces.
+// viewRequirements are the fields that need namespaces, and what is mounted in them alone.
 func viewRequirements(u *Unit) (reqs []ir.Requirement) {
 	var fields []string
 	for _, use := range ViewUses(u.Policy) {
@@ -15,6 +15,9 @@ func viewRequirements(u *Unit) (reqs []ir.Requirement) {
 	}
 	if u.Program.View.MapIDs {
 		reqs = append(reqs, ir.Requirement{Feature: ir.FeatureUserNamespace, Fields: []string{"program.gid", "program.uid"}})
+	}
+	if u.Program.Branch.Kind == ir.BranchOverlay {
+		reqs = append(reqs, ir.Requirement{Feature: ir.FeatureOverlay, Fields: []string{"filesystem.workdir"}})
 	}
 	return reqs
 }

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sandlock-go/sandlock/ir"
@@ -33,6 +34,14 @@ func Closed(v *ir.View, l *ir.Landlock, path string, want uint64) (r Ruling, clo
 		return unchangeable(v, l, path)
 	}
 	return Ruling{}, false
+}
+
+// Branched tells whether what is changed at a path is kept in the program's branch. It is no decision: a branch grants nothing.
+func Branched(p *ir.Program, path string) bool {
+	if p.Branch.Kind == ir.BranchNone || !Beneath(path, p.Branch.Workdir) {
+		return false
+	}
+	return !slices.ContainsFunc(p.View.Mounts, func(m ir.ViewMount) bool { return Beneath(path, m.Target) })
 }
 
 // unchangeable is [Closed] for changes alone.

@@ -89,3 +89,20 @@ func TestViewInEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestBranched: a mount in the working directory is not part of its branch.
+func TestBranched(t *testing.T) {
+	p := &ir.Program{
+		View:   ir.View{Mount: true, PID: true, Mounts: []ir.ViewMount{{Target: "/work/out", Source: "/srv/out"}}},
+		Branch: ir.Branch{Kind: ir.BranchOverlay, Workdir: "/work"},
+	}
+	for path, want := range map[string]bool{"/work": true, "/work/a": true, "/work/out": false, "/work/out/x": false, "/works": false, "/": false} {
+		if got := query.Branched(p, path); got != want {
+			t.Errorf("%s: got %v, want %v", path, got, want)
+		}
+	}
+	p.Branch = ir.Branch{}
+	if query.Branched(p, "/work") {
+		t.Error("a program without a branch keeps something in one")
+	}
+}

@@ -1,0 +1,57 @@
+package lower
+
+import (
+	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+var branchFields = []string{
+	"filesystem.workdir", "filesystem.isolation", "filesystem.storage", "filesystem.on_exit", "filesystem.on_error", "limits.disk",
+}
+
+// Branches reports whether a policy's sandbox keeps changes of its working directory in a branch.
+func Branches(p *policy.Policy) bool {
+	return p.Filesystem.Workdir.Set && p.Filesystem.Isolation.V != "none"
+}
+
+var branchActions = map[string]ir.BranchAction{"commit": ir.BranchCommit, "abort": ir.BranchAbort, "keep": ir.BranchKeep}
+
+// Branch lowers the branch of the working directory. It grants nothing: what can be changed there is what can be written.
+func Branch(u *Unit) {
+	if !Branches(u.Policy) {
+		return
+	}
+	src, disk := &u.Policy.Filesystem, u.Policy.Limits.Disk
+	u.Program.Branch = ir.Branch{
+		Workdir: src.Workdir.V, Kind: ir.BranchOverlay, Storage: src.Storage.V,
+		OnExit: branchActions[src.OnExit.V], OnError: branchActions[src.OnError.V],
+		Disk: disk.V, Origin: u.ref(src.Workdir.Origin), DiskOrigin: u.ref(disk.Origin),
+	}
+}
+
+// branchMechanisms: after the start a branch traps no system call.
+func branchMechanisms(u *Unit, add adder) {
+	b := &u.Program.Branch
+	if b.Kind == ir.BranchNone {
+		return
+	}
+	add("filesystem.workdir", "overlayfs", "the kernel keeps changes in a layer of their own over the working directory, at no cost per call; files are copied when they are first changed, and the real ones are not touched before the end")
+	add("filesystem.workdir", "PID namespace", "the kernel ends every process before the branch is settled, so nobody changes it meanwhile")
+	const settled = "settled by the executor when all processes are gone; "
+	add("filesystem.on_exit", "supervisor", settled+"after status 0: "+actionReason(b.OnExit))
+	add("filesystem.on_error", "supervisor", settled+"after any other status, a signal, a limit or a timeout: "+actionReason(b.OnError))
+	if b.Disk > 0 {
+		add("limits.disk", "size-limited file system", "changes are kept in memory (tmpfs) until the end, in a file system of that size, so every way to grow ends in ENOSPC")
+	}
+}
+
+// actionReason says what an action does.
+func actionReason(a ir.BranchAction) string {
+	switch a {
+	case ir.BranchCommit:
+		return "the changes are applied to the working directory"
+	case ir.BranchKeep:
+		return "the changes are left for `sandlock-exec branch`"
+	}
+	return "the changes are dropped"
+}
