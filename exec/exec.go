@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/branch"
 	"github.com/sandlock-go/sandlock/ir"
 )
 
@@ -53,6 +54,10 @@ type Options struct {
 	Helper      string           // the program sandlock-proxy; "" is the one beside this program
 	Nameservers []netip.AddrPort // that names are asked of where the policy has a resolver; none: those of the host
 
+	// Review, if set, is shown the branch of the working directory instead of what the policy would do with it; its changes are
+	// dropped then. A policy without a branch is refused.
+	Review func(*branch.Branch) error
+
 	streams *[3]int // see stage.Plan
 	park    bool
 	dir     string // working directory where the policy sets none; "" is the executor's
@@ -70,7 +75,8 @@ type Result struct {
 	LimitedCommand bool   // the command itself was one of them
 	Killed         int    // descendants that were still alive when the command ended
 	Peak           Peak
-	Denied         []Denial // what Explain observed, in order of first occurrence
+	Branch         *BranchResult // nil without a branch
+	Denied         []Denial      // what Explain observed, in order of first occurrence
 }
 
 // SetupError says why a sandbox could not be set up: every reason at once, one a line.

@@ -108,7 +108,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 		if err := kernel.HideSelf(); err != nil {
 			return err
 		}
-		if privileged {
+		if privileged && s.branch == nil { // what a branch holds is applied by other threads
 			r.loop.Later(func() { go r.life.dropCapabilities(keep) })
 		}
 	}
@@ -148,8 +148,10 @@ func (r *running) serve() (Result, error) {
 	}
 	result.Denied = r.handlers.denied()
 	r.s.limited(&r.handlers, &result, r.life.ended())
+	err := errors.Join(serveErr, r.life.failure())
+	r.s.endBranch(&result, err != nil)
 	r.s.options.Audit.Write(exitLine(result))
-	if err := errors.Join(serveErr, r.life.failure()); err != nil {
+	if err != nil {
 		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}
 	}
 	return result, nil

@@ -15,6 +15,7 @@ func (s *sandbox) cleanUp() {
 	if s.view != nil {
 		s.view.Close()
 	}
+	s.dropBranch()
 	if err := s.removeGroup(); err != nil {
 		fmt.Fprintf(os.Stderr, "sandlock-exec: %v\n", err)
 	}

@@ -24,6 +24,7 @@ type family struct {
 	waited time.Duration // CPU time of the sandbox's processes that this one has waited for, the command excepted
 	// keeper is the init of the sandbox's PID namespace, nil without one. What loses its parent becomes its child, not ours.
 	keeper *stage.Namespaces
+	waits  bool // for the keeper's end: what is mounted in its namespace must not be any more
 }
 
 // adopt makes this process the one that the sandbox's orphans become children of.
@@ -32,7 +33,7 @@ func (s *sandbox) adopt(rs *rulesets) (*family, error) {
 	keeper := 0
 	if s.view != nil {
 		if keeper = s.view.Namespaces.PID; s.view.Namespaces.Init {
-			f.keeper = s.view.Namespaces
+			f.keeper, f.waits = s.view.Namespaces, s.branch != nil
 		}
 	}
 	if f.shared {
@@ -183,7 +184,7 @@ func (f *family) endNamespace() (left int) {
 			pending = append(pending, more...)
 		}
 	}
-	if left == 0 && !f.shared {
+	if left == 0 && !f.shared && !f.waits {
 		f.keeper.Leave()
 		return 0
 	}

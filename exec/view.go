@@ -22,11 +22,14 @@ import (
 func (s *sandbox) openView() error {
 	v := &s.program.View
 	if !s.program.Namespaced() || !v.Mount && s.sameIDs(v) {
-		return nil
+		return s.openBranch(nil) // there is none: it is for who asks for one
 	}
 	spec, problems := s.viewSpec(v)
 	if len(problems) > 0 {
 		return &SetupError{problems}
+	}
+	if err := s.openBranch(&spec); err != nil {
+		return &SetupError{[]string{err.Error()}}
 	}
 	s.childless = noChildren()
 	var err error
@@ -213,6 +216,11 @@ func (s *sandbox) finishView() (problems []string) {
 		}
 		if err := s.showFiles(); err != nil {
 			return []string{s.viewFailure(err)}
+		}
+	}
+	if s.branch != nil {
+		if err := s.branch.Settle(); err != nil {
+			return []string{s.ruleError(s.program.Branch.Origin, err).Error()}
 		}
 	}
 	if err := s.view.Seal(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec"
 	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/ir"
 )
 
 func (c *runOptions) run(s *streams) error {
@@ -112,9 +113,13 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 	} else if r.Limit != "" {
 		fmt.Fprintf(w, "sandlock-exec: the sandbox reached %s: %d of its processes were killed\n", r.Limit, r.LimitKills)
 	}
+	reportBranch(w, r.Branch)
 	if c.explain {
 		printDenials(w, r.Denied)
 		return
+	}
+	if b := r.Branch; b != nil && b.Err != nil && r.Signal == 0 && (r.Code == exec.CodeCommit || r.Code == exec.CodeConflict) {
+		return // that is why
 	}
 	if r.Code != 0 && !r.TimedOut && !r.LimitedCommand && !c.quiet {
 		policy := c.artifact
@@ -123,6 +128,19 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 		}
 		fmt.Fprintf(w, "sandlock-exec: the command failed (%s); if the policy refused it something, --explain-denials says what: sandlock-exec --explain-denials %s-- …\n",
 			status(r), policy)
+	}
+}
+
+// reportBranch says what became of the changes, unless they are where they belong.
+func reportBranch(w io.Writer, b *exec.BranchResult) {
+	switch {
+	case b == nil || b.Review && b.Err == nil:
+	case b.Err != nil:
+		fmt.Fprintf(w, "sandlock-exec: %v\n", b.Err)
+	case b.Action == ir.BranchKeep:
+		fmt.Fprintf(w, "sandlock-exec: the changes are kept in %s: sandlock-exec branch show %s\n", b.Dir, b.ID)
+	case b.Action == ir.BranchAbort:
+		fmt.Fprintln(w, "sandlock-exec: the changes are dropped")
 	}
 }
 
