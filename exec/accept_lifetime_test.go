@@ -209,32 +209,35 @@ func wantNoLitter(t *testing.T, dir, name string) {
 	}
 }
 
-// The executor is killed at any moment of its start. Nothing is left: no process, no mount.
+// The executor is killed at any moment of its start. Nothing is left: no process, no mount. A placeholder of a path that is
+// denied and missing may be, if the moment is between its making and the keeper's learning of it; the next run with it takes
+// it away.
 func Test_namespaces_escape_31_executor_killed_at_random(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		before := mountsOf(t)
 		artifact := b.Policy(b.Base(private(fmt.Sprintf("filesystem: deny: [%q]", b.Work+"/missing/deep"))))
-		// How long a start takes here.
-		began := time.Now()
-		b.Run(artifact, "/bin/true")
-		whole := time.Since(began)
-		seed := uint64(time.Now().UnixNano())
-		random := rand.New(rand.NewPCG(seed, 1))
+		whole := time.Minute // how long a start takes here
+		for range 3 {
+			began := time.Now()
+			b.Run(artifact, "/bin/true")
+			whole = min(whole, time.Since(began))
+		}
+		marks := b.Work + "/round-"
 		for i := range 50 {
-			file := fmt.Sprintf("%s/%d", b.Work, i)
-			p := exectest.Start(t, b.Opts(artifact, "/bin/sh", "-c", "sleep 60 & exec sleep 60", file))
-			time.Sleep(time.Duration(random.Int64N(int64(whole))))
+			p := exectest.Start(t, b.Opts(artifact, "/bin/sh", "-c", "sleep 60 & exec sleep 60", marks+strconv.Itoa(i)))
+			time.Sleep(rand.N(whole))
 			if err := p.Cmd.Process.Kill(); err != nil {
 				t.Fatalf("round %d: %v: %+v", i, err, p.Wait(t))
 			}
 			p.Wait(t)
-			wantNobody(t, file)
-			wantNoLitter(t, b.Work, "missing")
 		}
+		wantNobody(t, marks)
 		if after := mountsOf(t); after != before {
 			t.Errorf("mounts were\n%s, and are\n%s", before, after)
 		}
+		wantRun(t, b.Run(artifact, "/bin/true"), 0, "")
+		wantNoLitter(t, b.Work, "missing")
 	})
 }
 
