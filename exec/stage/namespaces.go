@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -105,7 +104,8 @@ type Namespaces struct {
 	keeper   *keeper
 	stack    []byte
 	socket   int // our end
-	theirs   int // the keeper's end, as long as the tables are one; -1 after
+	theirs   int // the keeper's end, as long as the tables are one
+	self     int // pidfd of this process, as long as the tables are one
 	detached bool
 	pending  []*Call
 	closing  []*Call
@@ -113,9 +113,6 @@ type Namespaces struct {
 
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
-
-// patience bounds the keeper's wait for the executor as long as it cannot see that it is gone.
-const patience = 30 * time.Second
 
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
 // a thread that outlives them, and must not be in a Landlock domain that handles files: those forbid to mount.
@@ -125,17 +122,14 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
-	tv := unix.NsecToTimeval(int64(patience))
-	err = unix.SetsockoptTimeval(n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-	if err == nil {
+	if n.self, err = unix.PidfdOpen(unix.Getpid(), 0); err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	}
 	if err != nil {
-		_ = unix.Close(pair[0])
-		_ = unix.Close(pair[1])
+		n.release()
 		return nil, fmt.Errorf("keeper of namespaces: %w", err)
 	}
-	n.keeper = &keeper{socket: uintptr(n.theirs), isInit: n.Init}
+	n.keeper = &keeper{socket: uintptr(n.theirs), pidfd: int32(n.self), isInit: n.Init}
 	top := uintptr(unsafe.Pointer(unsafe.SliceData(n.stack))) + keeperStack - 64 // room for the argument of keep, aligned
 	syscall.ForkLock.Lock()
 	pid, errno := spawnKeeper(flags|unix.CLONE_VM|unix.CLONE_FILES|uintptr(unix.SIGCHLD), top, uintptr(unsafe.Pointer(n.keeper)))
@@ -213,15 +207,14 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	header := &unix.CapUserHeader{Version: capabilityVersion3}
 	lo, hi := uint32(capabilities), uint32(capabilities>>32)
 	data := &[2]capData{{lo, lo, 0}, {hi, hi, 0}}
-	var forever unix.Timeval
-	calls := append(last,
+	// From here on there is something to take away at the end, and the keeper sees an end by itself.
+	calls := append([]*Call{NewCall("keep for the end", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)}, last...)
+	calls = append(calls,
 		NewCall("name the keeper", unix.SYS_PRCTL, unix.PR_SET_NAME, "sandlock-init"),
 		NewCall("own descriptor table", unix.SYS_CLOSE_RANGE, uintptr(maxDescriptor), uintptr(maxDescriptor), closeRangeUnshare),
 	)
 	calls = append(calls, closeAllBut(append(kept, n.theirs))...)
 	calls = append(calls,
-		NewCall("wait without end", unix.SYS_SETSOCKOPT, n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, unsafe.Pointer(&forever), unsafe.Sizeof(forever)),
-		NewCall("keep for the end", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0),
 		NewCall("drop the keeper's capabilities", unix.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data)),
 		NewCall("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
 	)
@@ -230,6 +223,7 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	}
 	n.detached = true
 	_ = unix.Close(n.theirs)
+	_ = unix.Close(n.self)
 	return nil
 }
 
@@ -290,6 +284,9 @@ func (n *Namespaces) release() {
 	if !n.detached && n.theirs >= 0 {
 		_ = unix.Close(n.theirs)
 		n.theirs = -1
+		if n.self >= 0 {
+			_ = unix.Close(n.self)
+		}
 	}
 	if n.stack != nil {
 		_ = unix.Munmap(n.stack)
