@@ -122,7 +122,13 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
-	if n.self, err = unix.PidfdOpen(unix.Getpid(), 0); err == nil {
+	n.self, err = unix.PidfdOpen(unix.Getpid(), 0)
+	if err == unix.ENOSYS {
+		// Every kernel with what the rest needs has it: this is a sandbox such as ours, which refuses namespaces too.
+		n.release()
+		return nil, &CallError{MakeNamespaces, unix.EPERM}
+	}
+	if err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	}
 	if err != nil {
