@@ -1,6 +1,7 @@
 package exec_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -70,6 +71,21 @@ func Test_ids_supplementary_groups(t *testing.T) {
 			o.Wrap = []string{setpriv, "--groups", "4,27"}
 			if r := exectest.Run(t, o); r.Code != 0 || !strings.HasSuffix(strings.TrimSpace(r.Stdout), want) {
 				t.Errorf("%q: exit %d, %q, want %s\n%s", more, r.Code, r.Stdout, want, r.Stderr)
+			}
+		}
+	}
+	// What the executor opens on behalf it opens without them, too.
+	file := b.File(b.Work+"/of-the-group", "x")
+	if err := errors.Join(os.Chown(file, 12, 27), os.Chmod(file, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	for more, want := range map[string]string{ids(1000, 1000): "errno EACCES", ids(0, 0): "ok"} {
+		for _, g := range []exectest.Grants{ruled(`{on: ["open"], if: path: "/etc/shadow", then: "deny"}`), {}, private("")} {
+			g.More += "\n" + more
+			o := b.Opts(b.Policy(b.Base(g)), b.Probe, "openat", file, "r")
+			o.Wrap = []string{setpriv, "--groups", "4,27"}
+			if got := strings.TrimSpace(exectest.Run(t, o).Stdout); got != want {
+				t.Errorf("%s: a file of the group: %q, want %q", g.More, got, want)
 			}
 		}
 	}

@@ -216,7 +216,7 @@ func Test_namespaces_escape_31_executor_killed_at_random(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
 		before := mountsOf(t)
-		artifact := b.Policy(b.Base(private(fmt.Sprintf("filesystem: deny: [%q]", b.Work+"/missing/deep"))))
+		artifact := b.Policy(b.Base(private(fmt.Sprintf("filesystem: deny: [%q]", b.Work+"/missing"))))
 		whole := time.Minute // how long a start takes here
 		for range 3 {
 			began := time.Now()
