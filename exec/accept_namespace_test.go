@@ -291,3 +291,48 @@ func Test_namespaces_escape_29_setuid_of_another(t *testing.T) {
 		t.Errorf("outside: %q, want it to be root", got)
 	}
 }
+
+// Where the host's /proc is shown the keepers are in it, and the executors. Their memory, files and environment are not, but to
+// a command with CAP_PERFMON or CAP_SYS_ADMIN: since Linux 6.13 that shows maps and environ of every process, and the kernel
+// asks no security module (may_access_mm in kernel/fork.c). See docs/threat-model.md. What descriptors have for numbers is
+// root's to list.
+func Test_namespaces_escape_05_keeper_in_the_hosts_proc(t *testing.T) {
+	py := python(t)
+	exectest.UserNamespaces(t)
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := exectest.NewBox(t, u)
+		policies := map[string]string{"plain": "", "fake_root": "program: {uid: 0, gid: 0}"}
+		if u.Root() {
+			policies["capable"] = strings.NewReplacer(`"sys_admin", `, "", `"perfmon", `, "").Replace(capable)
+		}
+		for name, more := range policies {
+			g := exectest.Grants{Read: []string{"/proc"}, More: "filesystem: proc: \"host\"\nprogram: strict_lifetime: true\n" + more}
+			r := b.Run(b.Policy(b.Base(g)), py, "-c", `
+import os
+found, got = 0, []
+def attempt(what, f):
+    try: seen = f()
+    except OSError: return
+    if seen: got.append((what, seen))
+def read(path):
+    with open(path, "rb", 0) as f: return f.read(16)
+for pid in os.listdir("/proc"):
+    try: comm = open("/proc/%s/comm" % pid).read() if pid.isdigit() else ""
+    except OSError: continue
+    if comm != "sandlock-init\n": continue
+    found += 1
+    for n in "mem", "maps", "environ", "auxv", "syscall", "stack", "pagemap", "smaps", "ns/mnt", "exe", "fd/0", "map_files", "io", "timers":
+        attempt(n, lambda: read("/proc/%s/%s" % (pid, n)))
+    for n in "exe", "root", "cwd", "fd/0", "ns/pid", "ns/user":
+        attempt(n, lambda: os.readlink("/proc/%s/%s" % (pid, n)))
+    for n in "fdinfo", "root", "cwd", "map_files", "root/home":
+        attempt(n, lambda: os.listdir("/proc/%s/%s" % (pid, n)))
+    for n in "oom_score_adj", "comm", "mem", "clear_refs", "coredump_filter", "timerslack_ns", "uid_map", "setgroups":
+        attempt("write " + n, lambda: 1 + os.open("/proc/%s/%s" % (pid, n), os.O_WRONLY))
+print(found > 0, got)`)
+			if got := strings.TrimSpace(r.Stdout); r.Code != 0 || got != "True []" {
+				t.Errorf("%s: exit %d, %q\n%s", name, r.Code, got, r.Stderr)
+			}
+		}
+	})
+}
