@@ -60,6 +60,9 @@ func byNotification(p *policy.Policy) diag.List {
 		return nil
 	}
 	for _, use := range lower.ViewUses(p) {
+		if use.Optional {
+			continue
+		}
 		d := diag.At(use.Origin, "unsupported", "not supported by this build without namespaces").WithNote(backend.Origin.Place, "they are ruled out at")
 		d.Hint = use.Hint
 		diags.Add(d)

@@ -114,11 +114,6 @@ func Test_namespaces_supervisor_8_14_19_end_from_outside(t *testing.T) {
 	})
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // readInside waits until a process has written its pid, which is one of its namespace.
 func readInside(t *testing.T, file string) {
 	t.Helper()

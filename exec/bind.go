@@ -225,6 +225,31 @@ func templates(p *ir.Program) []ir.Template {
 	for _, q := range p.Params {
 		list = append(list, q.Under...)
 	}
+	list = append(list, p.View.Root)
+	for _, m := range p.View.Mounts {
+		list = append(list, m.Target, m.Source)
+	}
+	for _, v := range slices.Concat(p.View.Deny, p.View.Protect) {
+		list = append(list, v.Path)
+	}
+	for _, r := range p.Rules {
+		list = append(list, r.Exe, r.Path)
+		for _, c := range r.Do {
+			list = append(list, c.Path)
+		}
+	}
+	for _, u := range p.Net.UnixPaths {
+		list = append(list, u.Path)
+	}
+	list = append(list, p.HTTP.CA, p.HTTP.Key, p.HTTP.CAOut, p.HTTP.UpstreamCA)
+	for _, f := range p.HTTP.InjectCA {
+		list = append(list, f.Path)
+	}
+	for _, c := range p.HTTP.Credentials {
+		if c.Kind == ir.CredentialFile {
+			list = append(list, c.Source)
+		}
+	}
 	return list
 }
 

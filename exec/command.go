@@ -102,6 +102,8 @@ func (s *sandbox) startFailure(err error) error {
 		return &CommandError{Code: CodeNotFound, Err: fmt.Errorf("%s: not found, or its interpreter or loader is not", step.Path)}
 	case step.Step == stage.StepExec:
 		return &CommandError{Code: CodeNotExecutable, Err: fmt.Errorf("%s: %w", step.Path, step.Err), Hint: s.execHint(step)}
+	case step.Step == stage.StepDir:
+		return &SetupError{[]string{fmt.Sprintf("start: change directory to %s: %v", s.startDir, step.Err)}}
 	case step.Step == stage.StepSeccomp && errors.Is(step.Err, syscall.EBUSY):
 		return &SetupError{[]string{"seccomp: " + kernel.ErrListenerBusy.Error()}}
 	}
@@ -127,6 +129,14 @@ func (s *sandbox) execHint(step *stage.StepError) string {
 	}
 	if !errors.Is(step.Err, syscall.EACCES) {
 		return ""
+	}
+	if r, _, refused := s.coveredFor(real, execRight); refused {
+		rule, origin := s.describeAt(r)
+		hint := real + " is " + r.Reason + ": " + rule
+		if origin != "" {
+			hint += " (" + origin + ")"
+		}
+		return hint
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o111 == 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {

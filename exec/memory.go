@@ -37,7 +37,7 @@ func (s *sandbox) memory(w *wired, rules *lowered, child *stage.Child, f *family
 	}
 	if limits.Memory > 0 || limits.CPUCount > 0 {
 		h := machine.New(s.arch, machine.Config{
-			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles && s.view == nil, Journal: j,
+			CPUs: int(limits.CPUCount), Memory: limits.Memory, Charged: charged, Files: limits.MachineFiles && !s.mountsFiles(), Journal: j,
 			Grants: s.granted, Root: s.root,
 		})
 		rules.instead = append(rules.instead, h.Instead)

@@ -215,7 +215,7 @@ func (s *sandbox) showsHosts() bool { return s.program.Net.PinsNames() && s.noti
 
 // hostsFile wires what shows the addresses of names.
 func (s *sandbox) hostsFile(w *wired, limits *lowered, j supervise.Journal) {
-	if !s.showsHosts() || s.view != nil { // where it is mounted
+	if !s.showsHosts() || s.mountsFiles() {
 		return
 	}
 	h := shown.New(s.arch, shown.Config{Name: "hosts", File: shown.Hosts, Content: s.pins.HostsFile(), Grants: s.granted, Journal: j, Root: s.root, IDs: s.ids()})
@@ -240,7 +240,7 @@ func (s *sandbox) peers(w *wired) error {
 
 // bundles wires what shows files of certificates with the proxy's own.
 func (s *sandbox) bundles(w *wired, limits *lowered, j supervise.Journal) {
-	if s.proxy == nil || s.view != nil { // where they are mounted
+	if s.proxy == nil || s.mountsFiles() {
 		return
 	}
 	for _, b := range s.proxy.bundles {

@@ -40,8 +40,12 @@ func bindsInPlace(p *ir.Program) bool {
 // makesSockets reports whether some of them become files.
 func makesSockets(p *ir.Program) bool { return bindsInPlace(p) && p.Net.Unix != ir.UnixNone }
 
+// listsPorts reports whether files that list sockets are the supervisor's to answer. Opens are not notified where the policy does
+// not let them be read.
+func (s *sandbox) listsPorts() bool { return s.program.Net.PortRemap && s.notifies("openat") }
+
 // ports wires what binds in place of the command; nil where the kernel decides alone.
-func (s *sandbox) ports(w *wired, grants metadata.Grants, dynamic *rules.Handler, j supervise.Journal) (*ports.Handler, error) {
+func (s *sandbox) ports(w *wired, limits *lowered, grants metadata.Grants, dynamic *rules.Handler, j supervise.Journal) (*ports.Handler, error) {
 	if !bindsInPlace(s.program) {
 		return nil, nil
 	}
@@ -55,6 +59,9 @@ func (s *sandbox) ports(w *wired, grants metadata.Grants, dynamic *rules.Handler
 		Virtual:   s.net.PortRemap,
 		OnBind:    s.options.hooks.bound,
 		Root:      s.root,
+		Files:     s.listsPorts(),
+		Granted:   s.granted,
+		IDs:       s.ids(),
 	}
 	if dynamic != nil {
 		policy.Held = dynamic.Network
@@ -64,6 +71,9 @@ func (s *sandbox) ports(w *wired, grants metadata.Grants, dynamic *rules.Handler
 		return nil, fmt.Errorf("ports: %w", err)
 	}
 	w.list = append(w.list, h)
+	if policy.Files {
+		limits.instead = append(limits.instead, h.Instead)
+	}
 	s.showPorts(h)
 	before := w.close
 	w.close = func() { before(); h.Close() }

@@ -1,6 +1,13 @@
 package exec
 
 import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
 	"github.com/sandlock-go/sandlock/ir/query"
@@ -11,8 +18,53 @@ import (
 
 // grants asks whether a real path is granted all rights in want, and names the rule that comes closest if not.
 func (s *sandbox) grants(path string, want uint64) (ok bool, closestRule, closestOrigin string) {
-	r := query.Path(&s.reach, path, want)
+	r, _, refused := s.coveredFor(path, want)
+	if !refused {
+		r = query.Path(&s.reach, path, want)
+	}
 	return r.Allowed, s.describe(r), where(s.program, r.Origin)
+}
+
+// covered is a path that is mounted over for a rule.
+type covered struct {
+	kind   cover.Kind
+	origin ir.OriginRef
+}
+
+// coveredFor tells whether what is mounted over a path, or over a directory above it, refuses some right in want, and with
+// which error. It comes before all grants. The kernel says the same to the command itself; who acts on its behalf has to ask,
+// for a root executor may open what nobody may.
+func (s *sandbox) coveredFor(path string, want uint64) (r query.Ruling, e unix.Errno, refused bool) {
+	if s.view == nil || !strings.HasPrefix(path, "/") {
+		return r, 0, false
+	}
+	changes := (&ir.PathRule{Access: want, Kind: ir.PathRequired}).Writes()
+	for at := path; len(s.covered) > 0; at = filepath.Dir(at) {
+		switch c, ok := s.covered[at]; {
+		case ok && c.kind == cover.Closed:
+			return query.Ruling{Reason: "closed, whatever is granted", Rule: "deny " + at, Origin: c.origin}, unix.EACCES, true
+		case ok && c.kind == cover.ReadOnly && changes:
+			return query.Ruling{Reason: "protected from changes", Rule: "protect " + at, Origin: c.origin}, unix.EROFS, true
+		}
+		if at == "/" {
+			break
+		}
+	}
+	v := &s.program.View
+	fixed := ir.View{Masks: v.Masks, ReadOnly: v.ReadOnly, Mounts: s.mounted}
+	if r, refused = query.Closed(&fixed, &s.reach, path, want); !refused {
+		return r, 0, false
+	}
+	if slices.ContainsFunc(v.Masks, func(mask string) bool { return query.Beneath(path, mask) }) {
+		return r, unix.EACCES, true
+	}
+	return r, unix.EROFS, true
+}
+
+// keptInPlace tells whether something is mounted on a path itself, so that it can be neither removed nor renamed.
+func (s *sandbox) keptInPlace(path string) (r query.Ruling, kept bool) {
+	c, kept := s.covered[path]
+	return query.Ruling{Reason: "it has to stay where it is", Rule: c.kind.String() + " " + path, Origin: c.origin}, kept
 }
 
 // granted is grants without the reason.

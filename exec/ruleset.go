@@ -115,7 +115,7 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 		if err != nil {
 			return s.ruleError(r.Origin, fmt.Errorf("path %s: where it leads: %w", path, err))
 		}
-		if err := s.acceptable(r, real, access); err != nil {
+		if err := s.acceptable(r, real, access, &st); err != nil {
 			return s.ruleError(r.Origin, err)
 		}
 		if err := s.sparesGroups(fd, real, access); err != nil {
@@ -137,7 +137,7 @@ func (s *sandbox) grantOpened(rs *rulesets, r *ir.PathRule, path string) error {
 
 // acceptable refuses grants that would undo the policy: one that leads elsewhere than its parameter was checked to
 // lead, and write access to the files that this sandbox itself rests on.
-func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64) error {
+func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64, st *unix.Stat_t) error {
 	names, _ := ir.Names(r.Path)
 	if len(names) > 0 && (real == "/" || beneath(real, "/proc")) {
 		// What a policy may grant of these, its author writes out.
@@ -154,11 +154,26 @@ func (s *sandbox) acceptable(r *ir.PathRule, real string, access uint64) error {
 	}
 	host, there := s.onHost(real)
 	for _, file := range s.options.Guarded {
-		if there && beneath(file, host) {
+		if there && beneath(file, host) || s.view != nil && liesIn(file, st) {
 			return fmt.Errorf("%s lies beneath %s, which the policy lets the command write: it could rewrite it; keep it elsewhere", file, real)
 		}
 	}
 	return nil
+}
+
+// liesIn reports whether a file of the host is one that the command sees, or lies in it, whatever that is called there: mounts
+// and the links on the way to their targets give things other names.
+func liesIn(file string, seen *unix.Stat_t) bool {
+	for {
+		var st unix.Stat_t
+		if err := unix.Stat(file, &st); err == nil && st.Dev == seen.Dev && st.Ino == seen.Ino {
+			return true
+		}
+		if file == "/" || file == "." {
+			return false
+		}
+		file = filepath.Dir(file)
+	}
 }
 
 // rootOf returns the value of the path parameter or built-in that a template begins with.
@@ -194,11 +209,17 @@ func (s *sandbox) planted(list []opened) (problems []string) {
 	return problems
 }
 
-// placed refuses a path of the policy that is no grant, where it leads out of a directory in which commands may write: one of
+// placed refuses a path of the host that is in the policy and no grant, where it leads out of a directory in which commands may write: one of
 // an earlier run could have placed the link. The file itself need not exist.
 func (s *sandbox) placed(path string) error {
 	for _, w := range s.opened {
-		if w.access&abi.FSWriteFile == 0 || path == w.path || !beneath(path, w.path) {
+		if w.access&abi.FSWriteFile == 0 {
+			continue
+		}
+		var there [2]bool // a view has directories of its own
+		w.path, there[0] = s.onHost(w.path)
+		w.real, there[1] = s.onHost(w.real)
+		if there != [2]bool{true, true} || path == w.path || !beneath(path, w.path) {
 			continue
 		}
 		real, err := filepath.EvalSymlinks(path)

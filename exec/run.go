@@ -28,8 +28,10 @@ type sandbox struct {
 	needsRealPaths bool // everything granted is asked for
 	writes         bool // something can be written: then, too, it matters where every rule leads
 	opened         []opened
-	root           kernel.Root // of the command's view; own in a direct start
-	reach          ir.Landlock // the ruleset as bound for this run, see reach.go
+	covered        map[string]covered // by real path: what the view closes and keeps unchanged
+	mounted        []ir.ViewMount     // as bound for this run, links resolved
+	root           kernel.Root        // of the command's view; own in a direct start
+	reach          ir.Landlock        // the ruleset as bound for this run, see reach.go
 	rules          []ir.DynamicRule
 	groups         groups
 	net            ir.Net // the network policy as bound for this run
@@ -41,8 +43,9 @@ type sandbox struct {
 
 	childless bool // this process had no children before the keeper of the view's namespaces
 
-	view   *view.View   // nil in a direct start
-	moving []*view.File // files of the machine that change while the sandbox runs
+	view     *view.View   // nil in a direct start
+	startDir string       // where the command starts, "" for where this process is
+	moving   []*view.File // files of the machine that change while the sandbox runs
 }
 
 // supervised reports whether a supervisor stays around the command.
@@ -94,7 +97,7 @@ func newSandbox(o Options) (*sandbox, error) {
 	if !ok {
 		return nil, &SetupError{[]string{fmt.Sprintf("the artifact holds no filter for %s; it was compiled for %v", runtime.GOARCH, s.program.Target.Arches)}}
 	}
-	if s.showsHosts() || len(p.HTTP.InjectCA) > 0 || p.View.Mount {
+	if s.showsHosts() || s.listsPorts() || len(p.HTTP.InjectCA) > 0 || p.View.Mount {
 		s.needsRealPaths = true
 	}
 	return s, nil
@@ -182,6 +185,7 @@ func (s *sandbox) plan(rs *rulesets) (*stage.Plan, error) {
 		}
 	}
 	s.enterView(plan)
+	s.startDir = plan.Dir
 	if plan.Candidates, err = candidates(s.root, argv[0], env, plan.Dir); err != nil {
 		return nil, err
 	}

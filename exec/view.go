@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
@@ -31,9 +32,18 @@ func (s *sandbox) openView() error {
 	var err error
 	if s.view, err = view.Open(spec); err != nil {
 		s.view = nil
+		if v.Optional && errors.As(err, new(*view.Failure)) {
+			s.notice("program.strict_lifetime: the command starts without namespaces: %s", s.viewFailure(err))
+			return nil
+		}
 		return &SetupError{[]string{s.viewFailure(err)}}
 	}
 	s.root = s.view.Root
+	for i, m := range spec.Mounts {
+		if real, err := s.root.Real(m.Target); err == nil {
+			s.mounted = append(s.mounted, ir.ViewMount{Target: ir.Template(real), ReadOnly: m.ReadOnly, Origin: v.Mounts[i].Origin})
+		}
+	}
 	if err := s.view.HostProc; err != nil {
 		s.notice("filesystem.proc: this host refuses an own /proc (%v), as containers do whose /proc is partly hidden; the command sees the host's", err)
 	}
@@ -79,8 +89,8 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	if v.Root != "" {
 		root := path(v.Root, v.RootOrigin)
 		real, err := filepath.EvalSymlinks(root)
-		if err == nil && real == "/" {
-			err = errors.New("it is / here, which is no other root")
+		if err == nil {
+			err = acceptableRoot(real)
 		}
 		if err != nil {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
@@ -92,32 +102,48 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	}
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
-		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
-		if err := acceptableMount(mount, spec.Mounts); err != nil {
+		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly, Rule: s.ruleName(m.Origin)}
+		real, err := acceptableMount(mount, spec.Mounts)
+		if err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
+		mount.Source = real // what was checked
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
 }
 
-// acceptableMount checks what the compiler cannot: values of parameters, and what is there.
-func acceptableMount(m view.Mount, before []view.Mount) error {
+// acceptableRoot checks a directory that is to be the root, links resolved.
+func acceptableRoot(real string) error {
+	if real == "/" {
+		return errors.New("it is / here, which is no other root")
+	}
+	if info, err := os.Stat(real); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return &os.PathError{Op: "chroot", Path: real, Err: unix.ENOTDIR}
+	}
+	return nil
+}
+
+// acceptableMount checks what the compiler cannot: values of parameters, and what is there. It returns the source with links
+// resolved.
+func acceptableMount(m view.Mount, before []view.Mount) (string, error) {
 	real, err := filepath.EvalSymlinks(m.Source)
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case beneath(real, "/proc"):
-		return fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
+		return "", fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
 	case m.Target == "/" || beneath(m.Target, "/proc"):
-		return fmt.Errorf("it would be mounted on %s", m.Target)
+		return "", fmt.Errorf("it would be mounted on %s", m.Target)
 	}
 	for _, b := range before {
 		if b.Target == m.Target {
-			return fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
+			return "", fmt.Errorf("%s has a mount already, of %s", m.Target, b.Source)
 		}
 	}
-	return nil
+	return real, nil
 }
 
 // devices lists what an own /dev shows: what does no harm, and what the policy grants for GPUs.
@@ -146,6 +172,11 @@ func (s *sandbox) enterView(plan *stage.Plan) {
 	}
 	plan.Namespaces = s.view.Namespaces
 	plan.DropGroups = s.program.View.MapIDs && plan.Namespaces.User && mayDropGroups()
+	if plan.Dir != "" && !filepath.IsAbs(plan.Dir) {
+		if dir, err := filepath.Abs(plan.Dir); err == nil { // else the start says that it is not there
+			plan.Dir = dir
+		}
+	}
 	if plan.Dir != "" || !s.program.View.Mount {
 		return
 	}
@@ -183,7 +214,7 @@ func (s *sandbox) finishView() (problems []string) {
 		return nil
 	}
 	if s.program.View.Mount {
-		if problems = s.coverPaths(); len(problems) > 0 {
+		if problems = append(s.placedSources(), s.coverPaths()...); len(problems) > 0 {
 			return problems
 		}
 		if err := s.showFiles(); err != nil {
@@ -196,6 +227,28 @@ func (s *sandbox) finishView() (problems []string) {
 	return nil
 }
 
+// placedSources refuses sources of mounts that a command of an earlier run could have put there.
+func (s *sandbox) placedSources() (problems []string) {
+	v := &s.program.View
+	sources := []ir.ViewPath{}
+	if v.Root != "" {
+		sources = append(sources, ir.ViewPath{Path: v.Root, Origin: v.RootOrigin})
+	}
+	for i := range v.Mounts {
+		sources = append(sources, ir.ViewPath{Path: v.Mounts[i].Source, Origin: v.Mounts[i].Origin})
+	}
+	for _, source := range sources {
+		path, err := ir.ExpandPath(source.Path, s.bound.lookup)
+		if err == nil {
+			err = s.placed(path)
+		}
+		if err != nil {
+			problems = append(problems, s.ruleError(source.Origin, err).Error())
+		}
+	}
+	return problems
+}
+
 // coverPaths closes what the policy denies and keeps what it protects.
 func (s *sandbox) coverPaths() (problems []string) {
 	v := &s.program.View
@@ -203,19 +256,24 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return nil
 	}
 	r := cover.Request{Root: s.root}
+	if !s.shared {
+		r.Making = func() error { // a signal that ended the process now would leave placeholders behind
+			_, err := catchSignals(s.program.VerifiesExec())
+			return err
+		}
+	}
 	for _, o := range s.opened {
 		r.Grants = append(r.Grants, cover.Grant{Path: o.real, Write: (&ir.PathRule{Access: o.access}).Writes()})
 	}
+	refs := map[string]ir.OriginRef{}
 	bind := func(list []ir.ViewPath, expand func(ir.Template, ir.Lookup) (string, error)) (rules []cover.Rule) {
 		for i := range list {
 			path, err := expand(list[i].Path, s.bound.lookup)
 			if err != nil {
 				problems = append(problems, s.ruleError(list[i].Origin, err).Error())
 			}
-			name := rulePath(s.program, list[i].Origin)
-			if at := where(s.program, list[i].Origin); at != "" {
-				name = at + ": " + name
-			}
+			name := s.ruleName(list[i].Origin)
+			refs[name] = list[i].Origin
 			rules = append(rules, cover.Rule{Path: path, Name: name})
 		}
 		return rules
@@ -229,15 +287,28 @@ func (s *sandbox) coverPaths() (problems []string) {
 		return []string{err.Error()}
 	}
 	s.view.Cover(plan)
+	s.covered = map[string]covered{}
+	for _, c := range plan.Covers {
+		s.covered[c.Path] = covered{c.Kind, refs[c.Rule]}
+	}
 	return nil
+}
+
+// ruleName names a rule in errors, with its place.
+func (s *sandbox) ruleName(ref ir.OriginRef) string {
+	name := rulePath(s.program, ref)
+	if at := where(s.program, ref); at != "" {
+		name = at + ": " + name
+	}
+	return name
 }
 
 // viewFailure explains why the view could not be made: what failed, and which setting of the host forbids it.
 func (s *sandbox) viewFailure(err error) string {
-	text := "namespaces: " + err.Error()
+	text := err.Error()
 	for _, r := range s.program.Requires {
 		if r.Feature == ir.FeatureNamespaces || r.Feature == ir.FeatureUserNamespace {
-			text = fmt.Sprintf("namespaces (for %s): %v", strings.Join(r.Fields, ", "), err)
+			text += " (for " + strings.Join(r.Fields, ", ") + ")"
 		}
 	}
 	failed := (*view.Failure)(nil)
@@ -261,7 +332,11 @@ func (s *sandbox) viewFailure(err error) string {
 
 // notice tells the person at the keyboard what the policy left to the host to decide.
 func (s *sandbox) notice(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "sandlock-exec: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	s.options.Audit.Write(audit.Line{Event: "warning", Reason: text})
+	if !s.shared {
+		fmt.Fprintln(os.Stderr, "sandlock-exec: "+text)
+	}
 }
 
 // onHost returns the host's path of a file of the command's view; ok tells whether it has one.

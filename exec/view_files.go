@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,17 @@ func (s *sandbox) showFiles() error {
 	if _, err := s.view.Show("/etc/hostname", []byte(s.program.Name+"\n")); err != nil {
 		return err
 	}
-	if _, err := s.view.Show("/etc/hosts", s.hostsContent()); err != nil {
-		return err
+	if s.mountsFiles() || !s.showsHosts() {
+		hosts, err := s.view.Show("/etc/hosts", s.hostsContent())
+		if err != nil {
+			return err
+		}
+		if hosts == nil && s.program.View.Root != "" && len(s.pins.names) > 0 {
+			s.notice("the command sees no /etc/hosts: the names of the policy's network are nowhere to be looked up (%s)", strings.Join(s.pins.names, ", "))
+		}
+	}
+	if !s.mountsFiles() {
+		return nil
 	}
 	if s.proxy != nil {
 		for _, b := range s.proxy.bundles {
@@ -48,6 +58,9 @@ func (s *sandbox) showFiles() error {
 	}
 	return nil
 }
+
+// mountsFiles reports whether files that have other contents for the command are mounted; otherwise their opens are notified.
+func (s *sandbox) mountsFiles() bool { return s.view != nil && s.program.View.Shows() }
 
 // hostsContent is what /etc/hosts says. Another root's own lines come first: what an image has put there belongs to it.
 func (s *sandbox) hostsContent() []byte {

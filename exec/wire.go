@@ -53,7 +53,7 @@ type wired struct {
 //	certificates  opens of files that show the proxy's certificate; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
 //	peers      getpeername of connections that the proxy has; all others are passed on
-//	ports      bind; where ports are virtual also getsockname and getpeername
+//	ports      bind; where ports are virtual also getsockname, getpeername, and opens of files that list sockets; all other opens are passed on
 //	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
 //	network    connect, sendto, sendmsg, sendmmsg
 //	listen     listen
@@ -79,7 +79,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	}
 	if s.options.Explain {
 		h := explain.New(s.arch, s.filter.Table, s.filter.ObserveCalls, explain.Policy{
-			Path: s.grants, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
+			Path: s.grants, Covered: s.coveredFor, Kept: s.keptInPlace, Connect: s.connectPort, Bind: s.bindPort, Describe: s.describeAt,
 			Where: func(ref ir.OriginRef) (rule, origin string) { return rulePath(s.program, ref), where(s.program, ref) },
 			Root:  s.root,
 		}, report, observed)
@@ -127,7 +127,7 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	if err := s.peers(&w); err != nil {
 		return w, err
 	}
-	ports, err := s.ports(&w, grants, dynamic, j)
+	ports, err := s.ports(&w, limits, grants, dynamic, j)
 	if err != nil {
 		return w, err
 	}

@@ -22,6 +22,7 @@ func (w *wire) view(v *View) {
 	optUnsigned(m, 18, &v.TmpOrigin)
 	optUnsigned(m, 19, &v.ProcOrigin)
 	optUnsigned(m, 20, &v.MapOrigin)
+	m.optBoolean(21, &v.Optional)
 	m.end()
 }
 

@@ -52,7 +52,11 @@ func (d *dumper) view() {
 	d.section("view  what the command sees; a later line covers an earlier one")
 	var rows []row
 	add := func(origin OriginRef, cells ...string) { rows = append(rows, row{cells: cells, origin: origin}) }
-	add(0, "namespaces", strings.Join(v.namespaces(), " "))
+	names := strings.Join(v.namespaces(), " ")
+	if v.Optional {
+		names += ", where the host lets us"
+	}
+	add(0, "namespaces", names)
 	if v.MapIDs {
 		add(v.MapOrigin, "ids", fmt.Sprintf("uid %d, gid %d", v.UID, v.GID))
 	}

@@ -27,6 +27,8 @@ func (p *Program) checkView() error {
 		return fmt.Errorf("ids %d and %d, at most %d is one", v.UID, v.GID, uint32(maxID))
 	case !v.Mount && v.mounts():
 		return errors.New("something to be mounted or hidden, and no mount namespace")
+	case v.Optional && (v.MapIDs || v.Root != "" || v.Proc != ProcHost || v.Tmp || len(v.Mounts)+len(v.Deny)+len(v.Protect) > 0):
+		return errors.New("optional, with what must not be left out")
 	case v.Proc > ProcAuto:
 		return fmt.Errorf("proc %d is unknown", v.Proc)
 	case v.Proc != ProcHost && !v.PID:

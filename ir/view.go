@@ -42,7 +42,14 @@ type View struct {
 	TmpOrigin  OriginRef `cbor:"18,keyasint,omitempty"`
 	ProcOrigin OriginRef `cbor:"19,keyasint,omitempty"`
 	MapOrigin  OriginRef `cbor:"20,keyasint,omitempty"`
+
+	// Optional has the executor start without namespaces where the host refuses them, and say so. Nothing that is mounted or
+	// hidden can be optional, so that no file is other than the policy says.
+	Optional bool `cbor:"21,keyasint,omitempty"`
 }
+
+// Shows reports whether files that the policy gives other contents are mounted, so that no open is looked at for them.
+func (v *View) Shows() bool { return v.Mount && !v.Optional }
 
 // ProcView is what /proc shows.
 type ProcView uint8

@@ -194,6 +194,17 @@ func path(n node) policy.Val[string]     { return text(n, policy.ParsePath) }
 func template(n node) policy.Val[string] { return text(n, policy.ParseTemplate) }
 func boolean(n node) policy.Val[bool]    { return scalar(n, "a bool", cue.Value.Bool) }
 
+// switched reads a bool or a word, as text.
+func switched(n node) policy.Val[string] {
+	return scalar(n, "a bool or a string", func(v cue.Value) (string, error) {
+		if v.Kind() == cue.StringKind {
+			return v.String()
+		}
+		b, err := v.Bool()
+		return strconv.FormatBool(b), err
+	})
+}
+
 // number reads an integer, whose range the schema has checked; one that does not fit T is refused all the same.
 func number[T ~int | ~uint16 | ~uint32 | ~uint64](n node) policy.Val[T] {
 	return scalar(n, "an integer", func(v cue.Value) (T, error) {

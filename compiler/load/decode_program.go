@@ -123,7 +123,7 @@ func program(n node) policy.Program {
 		NoCoredump:     boolean(n.at("no_coredump")),
 		NoHugePages:    boolean(n.at("no_huge_pages")),
 		NoSupervisor:   boolean(n.at("no_supervisor")),
-		StrictLifetime: boolean(n.at("strict_lifetime")),
+		StrictLifetime: switched(n.at("strict_lifetime")),
 	}
 	refuseDuplicates(n.d, p.Capabilities)
 	return p

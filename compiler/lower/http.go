@@ -58,7 +58,7 @@ func HTTP(u *Unit) {
 		reason := "http: the peer is the one that a connection is meant for"
 		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{Names: []string{"getpeername"}, Reason: reason, Origin: h.Origin})
 	}
-	if len(h.InjectCA) > 0 && !u.Program.View.Mount { // else the files are mounted over
+	if len(h.InjectCA) > 0 && !u.Program.View.Shows() { // else the files are mounted over
 		trapOpens(u, "http.inject_ca: a file with the certificate may be opened", h.InjectCA[0].Origin, true)
 		trapStats(u, "http.inject_ca: the size of a file with the certificate may be asked for", h.InjectCA[0].Origin)
 	}
@@ -170,7 +170,7 @@ func httpMechanisms(u *Unit, add adder) {
 	}
 	add("http", "helper", "the supervisor connects to a proxy in a process of its own, which reads each request; what it may connect to, the supervisor decides")
 	injects, how := "notify", "opens of the listed files show"
-	if u.Program.View.Mount {
+	if u.Program.View.Shows() {
 		injects, how = "mount", "what is mounted over the listed files shows"
 	}
 	switch h.Authority {

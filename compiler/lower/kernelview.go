@@ -31,7 +31,9 @@ func KernelView(u *Unit) {
 		inProc := func(p string) bool { return query.Beneath(p, "/proc") }
 		v.Masks, v.ReadOnly = slices.DeleteFunc(v.Masks, inProc), slices.DeleteFunc(v.ReadOnly, inProc)
 	}
-	v.Net = v.PID && !usesNetwork(u)
+	// Files beneath /proc tell of the network namespace of their process. Nothing else of it is within reach.
+	tells := u.readable("/proc/self/net/dev") || u.readable("/proc/net/dev") || u.readable("/proc/1/net/dev")
+	v.Net = v.PID && tells && !usesNetwork(u)
 }
 
 // usesNetwork reports whether the sandbox may reach or serve anything: if not, it does as well without the host's

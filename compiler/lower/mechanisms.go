@@ -92,7 +92,7 @@ func limitMechanisms(u *Unit, add adder) {
 		add("limits.num_cpus", "notify", "the supervisor answers sched_getaffinity; it is no boundary, other places tell the truth")
 	}
 	switch {
-	case l.MachineFiles && u.Program.View.Mount:
+	case l.MachineFiles && u.Program.View.Shows():
 		add("limits.machine_files", "mount", "files that tell of the machine are mounted over by such that tell of the limits; nothing is notified")
 	case l.MachineFiles:
 		add("limits.machine_files", "notify", "a path is seen by the supervisor alone, so every open is notified; files that tell of the machine are answered with a snapshot in memory, others are left to the kernel")

@@ -101,7 +101,7 @@ func machineFiles(u *Unit) {
 			return
 		}
 		l.MachineFiles = true
-		if u.Program.View.Mount {
+		if u.Program.View.Shows() {
 			return // they are mounted over
 		}
 		trapOpens(u, "limits.machine_files: a file that tells of the machine may be opened", limit, true)

@@ -8,6 +8,7 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
+	"github.com/sandlock-go/sandlock/ir/query"
 )
 
 var networkFields = []string{
@@ -66,6 +67,23 @@ func Network(u *Unit) {
 	u.Filter.BindPorts, u.Filter.BindOrigin = bindPorts(u)
 	trapSockets(u)
 	hostsFile(u)
+	socketFiles(u)
+}
+
+// socketFiles has opens notified where ports are virtual and files can be read that list sockets: those in the network directory of
+// a process, for which there are too many names to mount over. A path that holds a parameter cannot lead into /proc.
+func socketFiles(u *Unit) {
+	n := &u.Program.Net
+	if n.PortRemap && listsSockets(u) {
+		trapOpens(u, "network.port_remap: a file that lists sockets may be opened", n.RemapOrigin, true)
+	}
+}
+
+// listsSockets reports whether the policy grants to read a file that lists sockets.
+func listsSockets(u *Unit) bool {
+	return slices.ContainsFunc(u.Program.Landlock.Paths, func(r ir.PathRule) bool {
+		return r.Access&abi.FSReadFile != 0 && (showsProcesses(r.Path) || query.Beneath(r.Path, "/proc/net"))
+	})
 }
 
 // HostsFile is where programs look names up (hosts(5)).
@@ -75,7 +93,7 @@ const HostsFile = "/etc/hosts"
 // Where the sandbox has mounts of its own the file is mounted over instead.
 func hostsFile(u *Unit) {
 	n := &u.Program.Net
-	if u.Policy.Program.NoSupervisor.V || u.Program.View.Mount || !n.PinsNames() || !u.readable(HostsFile) {
+	if u.Policy.Program.NoSupervisor.V || u.Program.View.Shows() || !n.PinsNames() || !u.readable(HostsFile) {
 		return
 	}
 	origin := n.Origin

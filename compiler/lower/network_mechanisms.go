@@ -25,10 +25,13 @@ func networkMechanisms(u *Unit, add adder) {
 	}
 	if n.PortRemap {
 		add("network.port_remap", "notify, on behalf", "the supervisor binds another port where the one that is asked for is taken, and translates")
+		if listsSockets(u) {
+			add("network.port_remap", "notify, snapshot", "every open is notified; of /proc/net/tcp, tcp6, udp and udp6 programs see the sandbox's own sockets, with virtual ports")
+		}
 	}
 	switch {
 	case !n.PinsNames() || !u.readable(HostsFile):
-	case u.Program.View.Mount:
+	case u.Program.View.Shows():
 		add("network.hosts", "mount", "/etc/hosts is mounted over by a file with the addresses by which the supervisor decides")
 	case notifies(u.Program, "openat"):
 		add("network.hosts", "notify", "opens of /etc/hosts lead to a file with the addresses by which the supervisor decides")

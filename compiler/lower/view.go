@@ -22,8 +22,9 @@ type ViewUse struct {
 	Why    string // what is done for it, as a sentence about the executor
 	Hint   string // how to do without, if there is a way
 
-	mounts bool // a mount namespace
-	pid    bool // a PID namespace
+	mounts   bool // a mount namespace
+	pid      bool // a PID namespace
+	Optional bool // where the host lets us
 }
 
 // ViewUses lists what in a policy needs namespaces; none is what a direct start can do.
@@ -41,8 +42,10 @@ func ViewUses(p *policy.Policy) []ViewUse {
 	)
 	add(p.Program.UID.Set, ViewUse{Field: "program.uid", Origin: p.Program.UID.Origin, Why: maps})
 	add(p.Program.GID.Set, ViewUse{Field: "program.gid", Origin: p.Program.GID.Origin, Why: maps})
-	add(p.Program.StrictLifetime.V, ViewUse{
-		Field: "program.strict_lifetime", Origin: p.Program.StrictLifetime.Origin, Why: "it is what no process may outlive", mounts: true, pid: true,
+	strict := &p.Program.StrictLifetime
+	add(strict.V == "true" || strict.V == "prefer", ViewUse{
+		Field: "program.strict_lifetime", Origin: strict.Origin, Why: "it is what no process may outlive", mounts: true, pid: true,
+		Optional: strict.V == "prefer",
 	})
 	add(len(fs.Deny.Items) > 0, ViewUse{Field: "filesystem.deny", Origin: listPlace(fs.Deny), Why: hides, mounts: true, pid: true})
 	add(len(fs.Protect.Items) > 0, ViewUse{Field: "filesystem.protect", Origin: listPlace(fs.Protect), Why: hides, mounts: true, pid: true})
@@ -140,15 +143,19 @@ func showsProcesses(path string) bool {
 	return entry == "self" || entry == "thread-self" || strings.Contains(entry, "${") || err == nil
 }
 
-// View lowers what is mounted for the command, and the namespaces that this takes. Where it mounts, files are shown by
+// View lowers what is mounted for the command, and the namespaces that this takes. Where it surely mounts, files are shown by
 // mounts, and whoever would have opens notified for them does not.
 func View(u *Unit) {
 	uses := ViewUses(u.Policy)
+	if u.Policy.Target.Backend.V == "notify" {
+		uses = nil // what can do without does, the rest was refused
+	}
 	if len(uses) == 0 {
 		return
 	}
 	v := &u.Program.View
 	u.Program.Process.Start = ir.StartNamespaced
+	v.Optional = !slices.ContainsFunc(uses, func(use ViewUse) bool { return !use.Optional })
 	for _, use := range uses {
 		v.Mount, v.PID = v.Mount || use.mounts, v.PID || use.pid
 	}

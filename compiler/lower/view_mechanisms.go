@@ -10,7 +10,7 @@ func viewRequirements(u *Unit) (reqs []ir.Requirement) {
 			fields = append(fields, use.Field)
 		}
 	}
-	if u.Program.View.Mount {
+	if u.Program.View.Shows() {
 		reqs = append(reqs, ir.Requirement{Feature: ir.FeatureNamespaces, Fields: sortedSet(fields)})
 	}
 	if u.Program.View.MapIDs {
@@ -29,8 +29,12 @@ func viewMechanisms(u *Unit, add adder) {
 		return
 	}
 	add("name", "UTS namespace", "the name is the host's name inside, also in /etc/hostname")
-	if u.Policy.Program.StrictLifetime.V {
-		add("program.strict_lifetime", "PID namespace", "when its init ends the kernel ends every process; init ends with the executor, however that ends")
+	if strict := u.Policy.Program.StrictLifetime.V; strict == "true" || strict == "prefer" {
+		reason := "when its init ends the kernel ends every process; init ends with the executor, however that ends"
+		if v.Optional {
+			reason += "; a host that refuses namespaces starts without, and the executor says so"
+		}
+		add("program.strict_lifetime", "PID namespace", reason)
 	}
 	const placeholders = "; placeholders for what is missing are removed by the init of a PID namespace, even when the executor is killed"
 	if len(v.Deny) > 0 {

@@ -61,6 +61,7 @@ func TestViewNet(t *testing.T) {
 	}{
 		"nothing allowed":           {func(*policy.Policy) {}, true},
 		"no PID namespace":          {func(p *policy.Policy) { p.Filesystem.Deny = policy.List[policy.PathRule]{} }, false},
+		"no view of it":             {func(p *policy.Policy) { p.Filesystem.Read = paths("/usr", "/proc/cpuinfo") }, false},
 		"allow":                     {func(p *policy.Policy) { p.Network.Allow = rule }, false},
 		"deny":                      {func(p *policy.Policy) { p.Network.Deny = rule }, false},
 		"allow_bind":                {func(p *policy.Policy) { p.Network.AllowBind = ports }, false},
@@ -81,7 +82,7 @@ func TestViewNet(t *testing.T) {
 		}, false},
 	} {
 		p := policyWith(6, "strict")
-		p.Filesystem.Read, p.Filesystem.Deny = paths("/usr"), paths("/usr/local")
+		p.Filesystem.Read, p.Filesystem.Deny = paths("/usr", "/proc/net"), paths("/usr/local")
 		p.Filesystem.Tmp.V = "private"
 		tc.change(p)
 		if got := lowered(p).Program.View.Net; got != tc.want {
@@ -109,7 +110,7 @@ func TestViewNamespaces(t *testing.T) {
 		"tmp":                  {func(p *policy.Policy) { p.Filesystem.Tmp = str("private") }, ir.StartNamespaced, true, false, false, 0},
 		"deny":                 {func(p *policy.Policy) { p.Filesystem.Deny = paths("/x") }, ir.StartNamespaced, true, true, false, 0},
 		"protect":              {func(p *policy.Policy) { p.Filesystem.Protect.Items = []policy.Val[string]{str("x")} }, ir.StartNamespaced, true, true, false, 0},
-		"strict_lifetime":      {func(p *policy.Policy) { p.Program.StrictLifetime.V = true }, ir.StartNamespaced, true, true, false, 0},
+		"strict_lifetime":      {func(p *policy.Policy) { p.Program.StrictLifetime.V = "true" }, ir.StartNamespaced, true, true, false, 0},
 		"backend":              {func(p *policy.Policy) { p.Target.Backend.V = "namespace" }, ir.StartNamespaced, true, false, false, 0},
 		"mount": {func(p *policy.Policy) {
 			p.Filesystem.Mount.Items = []policy.Val[policy.Mount]{{V: policy.Mount{Target: str("/a"), Source: str("/b")}}}

@@ -78,7 +78,7 @@ type Program struct {
 	NoCoredump     Val[bool]    `policy:"no_coredump"`
 	NoHugePages    Val[bool]    `policy:"no_huge_pages"`
 	NoSupervisor   Val[bool]    `policy:"no_supervisor"`
-	StrictLifetime Val[bool]    `policy:"strict_lifetime"`
+	StrictLifetime Val[string]  `policy:"strict_lifetime"` // "false", "true", "prefer"
 }
 
 // EnvVar is one variable of program.env; its value is a template.

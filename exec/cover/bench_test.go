@@ -47,9 +47,7 @@ func TestManyRules(t *testing.T) {
 			t.Errorf("%s: %d covers, want %d", tc.name, len(p.Covers), tc.covers)
 		}
 		p.Undo()
-		if t.Logf("%s: %v", tc.name, took); took > 2*time.Second {
-			t.Errorf("%s: took %v", tc.name, took)
-		}
+		t.Logf("%s: %v", tc.name, took)
 	}
 }
 

@@ -57,6 +57,9 @@ type Request struct {
 	Root          kernel.Root
 	Grants        []Grant
 	Deny, Protect []Rule
+	// Making is called before the first placeholder is made, so that from then on nothing ends the process unawares; nil for
+	// nothing to do.
+	Making func() error
 }
 
 // Kind is how a path is covered. Kinds are mounted in this order.
@@ -107,6 +110,7 @@ type planner struct {
 	problems []error
 	plan     *Plan
 	uid      uint32
+	making   func() error // nil once called
 }
 
 // found is a cover and the file it is for.
@@ -123,7 +127,7 @@ func Make(r Request) (*Plan, error) {
 		return nil, err
 	}
 	defer v.close()
-	p := &planner{view: v, grants: newGrants(r.Grants), covers: map[string]*found{}, plan: &Plan{}, uid: uid()}
+	p := &planner{view: v, grants: newGrants(r.Grants), covers: map[string]*found{}, plan: &Plan{}, uid: uid(), making: r.Making}
 	// Denials first: what they close need not be searched for matches.
 	for _, rule := range r.Deny {
 		p.deny(rule)

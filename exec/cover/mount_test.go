@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -278,12 +279,18 @@ func TestRemoval(t *testing.T) {
 			t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
 				dir := tree(t)
 				b := newBox(t)
-				script := "cd " + dir + " && " + "while [ ! -e go ]; do sleep 0.01; done; rm go; true; " + tc.inside
+				script := "cd " + dir + " && " + ": > mounted; while [ ! -e go ]; do sleep 0.01; done; rm go mounted; true; " + tc.inside
 				if tc.crash {
 					script = "crash"
 				}
 				p := b.start(t, deniedRequest(dir, tc.deny...), script)
 				p.Close()
+				for !tc.crash { // what is done outside is done to mount points
+					if _, err := os.Stat(dir + "/mounted"); err == nil {
+						break
+					}
+					time.Sleep(time.Millisecond)
+				}
 				if tc.outside != "" {
 					if text, err := exec.Command("/bin/sh", "-c", "cd "+dir+" && { "+tc.outside+"; }").CombinedOutput(); err != nil {
 						t.Fatalf("%v: %s", err, text)

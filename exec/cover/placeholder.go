@@ -34,7 +34,9 @@ import (
 // them, if they are empty. Where the file system has no such attributes, only their maker does.
 //
 // Limits: a placeholder of another user can be joined (it is readable) but perhaps not removed. On NFS an exclusive lock
-// takes a file opened for writing, so there placeholders stay. One in a directory that was moved meanwhile stays.
+// takes a file opened for writing, so there placeholders stay. One in a directory that was moved meanwhile stays. Where a file
+// system does not keep modes (FAT), placeholders are neither shared nor found again. In the kernel's own file systems, where
+// names come and go by themselves (/proc, /sys, control groups), nothing is kept missing.
 
 const (
 	placeholderMode = unix.S_IFREG | unix.S_ISVTX | 0o444
@@ -96,6 +98,13 @@ func (p *planner) place() {
 			p.fail(m.rule, name, fmt.Errorf("more than %d missing paths would have to be kept missing", maxPlaceholders))
 			return
 		}
+		if p.making != nil {
+			if err := p.making(); err != nil {
+				p.fail(m.rule, name, err)
+				return
+			}
+			p.making = nil
+		}
 		p.hold(m)
 	}
 }
@@ -137,6 +146,10 @@ func (p *Plan) hold(v *view, m missing, outer string) error {
 	at, err := v.open(m.at, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return raced(err)
+	}
+	if kernels(at) {
+		_ = unix.Close(at)
+		return errNowhere
 	}
 	dir, err := p.keep(at)
 	if err != nil {

@@ -2,6 +2,7 @@ package cover
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -187,11 +188,18 @@ func (w *walker) look(v visit, stack []visit) ([]visit, error) {
 		// The owner could open it up by chmod(2), and whoever may search it reaches the names that he knows. Read-only, it
 		// stays as it is.
 		return stack, w.whole(v.items[0].anyRule(), v.path)
+	case gone(err):
+		for _, it := range v.items {
+			if it.exact {
+				it.chains(nil, func(names []string, rule Rule) { w.vanished(rule, v.path, names...) })
+			}
+		}
+		return stack, nil
 	case err != nil:
 		return stack, told(err)
 	}
 	defer unix.Close(fd)
-	if w.opened, err = statAt(fd, ""); err != nil || w.kernels(fd) {
+	if w.opened, err = statAt(fd, ""); err != nil || w.skipped(fd) {
 		return stack, err
 	}
 	if !lists(v.items) {
@@ -206,6 +214,10 @@ func (w *walker) whole(rule Rule, at string) error {
 	if err == unix.EACCES {
 		return nil // the directory above cannot be searched and was covered for that
 	}
+	if gone(err) || err == nil && f.nlink == 0 {
+		w.vanished(rule, at)
+		return nil
+	}
 	if err != nil {
 		return told(err)
 	}
@@ -213,21 +225,22 @@ func (w *walker) whole(rule Rule, at string) error {
 	return nil
 }
 
-// kernels reports whether a directory is of a file system in which the kernel makes all names.
-func (w *walker) kernels(fd int) bool {
+// vanished keeps what was there a moment ago from coming back: most likely it was another sandbox's placeholder, or a directory
+// on the way to one.
+func (w *walker) vanished(rule Rule, at string, names ...string) {
+	dir := path.Dir(at)
+	if _, ok := w.grants.writable(dir); ok {
+		w.missing = append(w.missing, missing{rule: rule, kind: ReadOnly, at: dir, names: append([]string{path.Base(at)}, names...)})
+	}
+}
+
+// skipped reports whether a directory is of the kernel's own file systems.
+func (w *walker) skipped(fd int) bool {
 	skip, known := w.skips[w.opened.dev]
-	if known {
-		return skip
+	if !known {
+		skip = kernels(fd)
+		w.skips[w.opened.dev] = skip
 	}
-	var fs unix.Statfs_t
-	if unix.Fstatfs(fd, &fs) == nil {
-		switch fs.Type {
-		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-			unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.BPF_FS_MAGIC:
-			skip = true
-		}
-	}
-	w.skips[w.opened.dev] = skip
 	return skip
 }
 

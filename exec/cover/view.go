@@ -78,9 +78,8 @@ type file struct {
 	mountRoot bool
 }
 
-func (f file) dir() bool     { return f.mode&unix.S_IFMT == unix.S_IFDIR }
-func (f file) link() bool    { return f.mode&unix.S_IFMT == unix.S_IFLNK }
-func (f file) regular() bool { return f.mode&unix.S_IFMT == unix.S_IFREG }
+func (f file) dir() bool  { return f.mode&unix.S_IFMT == unix.S_IFDIR }
+func (f file) link() bool { return f.mode&unix.S_IFMT == unix.S_IFLNK }
 
 // id names a file across mounts.
 type id struct{ dev, ino uint64 }
@@ -161,9 +160,10 @@ func (v *view) resolveOnce(p string) (place, error) {
 	if elems := split(p); len(elems) >= 2 && elems[0] == "proc" && (elems[1] == "self" || elems[1] == "thread-self") {
 		return place{}, errSelf
 	}
-	real := p
+	real, linked := p, false
 	fd, err := v.open(p, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	if err == unix.ELOOP { // there is a link; only then the path has to be asked for
+		linked = true
 		if fd, err = v.open(p, unix.O_PATH, 0); err == nil {
 			if real, err = v.real(fd); err != nil {
 				_ = unix.Close(fd)
@@ -180,7 +180,15 @@ func (v *view) resolveOnce(p string) (place, error) {
 		defer unix.Close(fd)
 		f, err := statAt(fd, "")
 		return place{path: path.Clean(real), file: f}, err
-	case unix.ENOENT, unix.ENOTDIR, unix.EACCES:
+	case unix.ENOENT:
+		// Mostly the last name alone is missing, in a directory that no link leads to.
+		if at, name := path.Split(p); !linked && path.Clean(p) == p {
+			if f, err := v.stat(path.Clean(at)); err == nil && f.dir() {
+				return place{path: path.Clean(at), file: f, rest: []string{name}}, nil
+			}
+		}
+		return v.trace(p)
+	case unix.ENOTDIR, unix.EACCES:
 		return v.trace(p)
 	}
 	return place{}, err
@@ -305,6 +313,20 @@ func (e entry) kindIn(dir int) byte {
 		return unix.DT_UNKNOWN // gone meanwhile
 	}
 	return byte(f.mode >> 12) // DT_* are the bits of S_IFMT
+}
+
+// kernels reports whether an open directory is of a file system in which the kernel makes the names.
+func kernels(fd int) bool {
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) != nil {
+		return false
+	}
+	switch fs.Type {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.BPF_FS_MAGIC:
+		return true
+	}
+	return false
 }
 
 // gone holds for errors that say that a name went away or became something else while it was looked at.

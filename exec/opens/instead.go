@@ -31,6 +31,9 @@ type Files struct {
 	Absent  func(r *Request) *Substitute
 	Grants  func(path string, want uint64) bool // does the policy grant all rights in want
 	Journal supervise.Journal
+	// Hides says that the files hold what the command is not to see: a path that cannot be followed is refused, not left to
+	// the kernel, and so is any way to read them that only their owner has. Maybe is not asked.
+	Hides bool
 }
 
 // Plain reports whether flags are those of an open for reading and nothing else. Others are the kernel's to answer: they
@@ -41,14 +44,25 @@ func Plain(flags int) bool {
 	return r.Reads() && flags&more == 0
 }
 
+// answers reports whether an open with some flags is answered.
+func (f *Files) answers(flags int) bool {
+	if f.Hides { // who owns a file may ask for no access time, and who may do anything, to empty it
+		flags &^= unix.O_NOATIME | unix.O_TRUNC
+	}
+	return Plain(flags)
+}
+
 // Open answers an open, or passes it on.
 func (f *Files) Open(c *supervise.Call, spec Spec) supervise.Verdict {
 	kernelDecides := supervise.Pass(supervise.KernelDecides)
 	r, err := spec.Read(c)
-	if err != nil || !Plain(r.Flags) {
+	if err != nil || !f.answers(r.Flags) {
 		return kernelDecides
 	}
-	if err := spec.ReadPath(c, &r); err != nil || r.Path == "" {
+	switch err := spec.ReadPath(c, &r); {
+	case err != nil && f.Hides:
+		return supervise.FromError(err)
+	case err != nil || r.Path == "":
 		return kernelDecides
 	}
 	var s *Substitute
@@ -57,6 +71,8 @@ func (f *Files) Open(c *supervise.Call, spec Spec) supervise.Verdict {
 	case err == nil:
 		defer pin.Close()
 		s = f.For(pin)
+	case f.Hides && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
+		return supervise.FromError(err)
 	case errors.Is(err, errAbsent) && f.Absent != nil && r.Flags&unix.O_CREAT == 0:
 		s = f.Absent(&r)
 	}
@@ -92,6 +108,9 @@ var (
 // pin holds the file that is asked for, if it may be one of ours. Where the caller restricts the way to it the kernel's
 // rules for that hold.
 func (f *Files) pin(r *Request) (kernel.Pin, error) {
+	if f.Hides {
+		return f.Root.Find(r.Base(), r.Path, r.Follows(), r.Resolve)
+	}
 	if r.Resolve != 0 {
 		return f.Root.Resolve(r.Base(), r.Path, r.Follows(), r.Resolve)
 	}
@@ -109,7 +128,7 @@ func (f *Files) pin(r *Request) (kernel.Pin, error) {
 // Instead returns what a thread is to read in place of a pinned file that it may read, and whether there is anything. It
 // is for a handler that opens files on behalf, with flags as in open(2).
 func (f *Files) Instead(pin kernel.Pin, flags, tid int) (content []byte, ok bool, err error) {
-	if !Plain(flags) || f.For == nil {
+	if f.For == nil || !f.answers(flags) {
 		return nil, false, nil
 	}
 	s := f.For(pin)

@@ -48,6 +48,7 @@ func spawnKeeper(flags, stack, k uintptr) (pid, errno uintptr) {
 // sends it meanwhile saves it from finishing calls for nobody; it would come too late for an executor that dies before it is
 // asked for.
 //
+//lint:ignore U1000 cloneKeeper calls it
 //go:norace
 //go:nosplit
 func keep(k *keeper) {
@@ -121,11 +122,27 @@ func perform(calls unsafe.Pointer, count uintptr) (failed, errno int64) {
 		switch {
 		case e == 0:
 			i += uintptr(c.SkipOnSuccess)
-		case e == syscall.ENOENT && c.Tolerate&Missing != 0, e == syscall.ENOTDIR && c.Tolerate&NotDirectory != 0, c.Tolerate&AnyError != 0:
+		case tolerates(c.Tolerate, e):
 			i += uintptr(c.SkipOnFailure)
 		default:
 			return int64(i), int64(e)
 		}
 	}
 	return -1, 0
+}
+
+//go:norace
+//go:nosplit
+func tolerates(t Tolerance, e syscall.Errno) bool {
+	switch e {
+	case syscall.ENOENT:
+		t &= Missing | AnyError
+	case syscall.ENOTDIR:
+		t &= NotDirectory | AnyError
+	case syscall.EBADF:
+		t &= BadDescriptor | AnyError
+	default:
+		t &= AnyError
+	}
+	return t != 0
 }

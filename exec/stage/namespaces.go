@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,9 @@ type Tolerance uint8
 
 // Errors that a call may end with.
 const (
-	Missing      Tolerance = 1 << iota // ENOENT
-	NotDirectory                       // ENOTDIR
+	Missing       Tolerance = 1 << iota // ENOENT
+	NotDirectory                        // ENOTDIR
+	BadDescriptor                       // EBADF: that of a call which failed, and was allowed to
 	AnyError
 )
 
@@ -114,6 +116,10 @@ type Namespaces struct {
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
 
+// patience bounds the executor's wait for the keeper, as long as they have one descriptor table and so it cannot see that the
+// keeper is gone.
+const patience = 2 * time.Minute
+
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
 // a thread that outlives them, and must not be in a Landlock domain that handles files: those forbid to mount.
 func NewNamespaces(flags uintptr) (*Namespaces, error) {
@@ -127,6 +133,10 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 		// Every kernel with what the rest needs has it: this is a sandbox such as ours, which refuses namespaces too.
 		n.release()
 		return nil, &CallError{MakeNamespaces, unix.EPERM}
+	}
+	if err == nil {
+		tv := unix.NsecToTimeval(int64(patience))
+		err = unix.SetsockoptTimeval(n.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	}
 	if err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
@@ -181,8 +191,6 @@ func (n *Namespaces) Wait() error {
 	var a answer
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	for {
-		// Before it is detached the keeper's end is in our own table too, so its death does not end this read; but nothing can
-		// have killed it alone that would not have us end as well.
 		got, err := unix.Read(n.socket, b)
 		if errors.Is(err, unix.EINTR) {
 			continue

@@ -1,7 +1,8 @@
 package view
 
 import (
-	"unsafe"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,13 @@ const closingCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_DAC_OVERRIDE | 1
 // Cover has a plan carried out when the view is sealed. The view undoes it at its end.
 func (v *View) Cover(p *cover.Plan) { v.covers = p }
 
+// closes reports whether the plan closes a file, links resolved: shown later, it would be open again.
+func (v *View) closes(path string) bool {
+	return v.covers != nil && slices.ContainsFunc(v.covers.Covers, func(c cover.Cover) bool {
+		return c.Kind == cover.Closed && (path == c.Path || c.Dir && strings.HasPrefix(path, c.Path+"/"))
+	})
+}
+
 // cover makes the mounts of the plan.
 func (v *View) cover() (calls []*stage.Call) {
 	for _, c := range v.covers.Covers {
@@ -29,8 +37,8 @@ func (v *View) cover() (calls []*stage.Call) {
 		case cover.Pinned:
 			calls = append(calls, bind)
 		case cover.ReadOnly:
-			attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-			calls = append(calls, bind, stage.NewCall(what, unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, c.Path, unix.AT_RECURSIVE, unsafe.Pointer(attr), unsafe.Sizeof(*attr)))
+			attr := mountAttr(unix.MOUNT_ATTR_RDONLY)
+			calls = append(calls, bind, stage.NewCall(what, unix.SYS_MOUNT_SETATTR, unix.AT_FDCWD, c.Path, unix.AT_RECURSIVE, attr, len(attr)))
 		}
 	}
 	return calls

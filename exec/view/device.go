@@ -16,6 +16,17 @@ type devices struct {
 	sys   *stage.Call
 }
 
+// attachOrRemove mounts an open tree on a node that was made for it, and removes the node where there is no such tree.
+func attachOrRemove(tree *stage.Call, dir any, name string, isDir bool) []*stage.Call {
+	mount := stage.NewCall("mount on "+name, unix.SYS_MOVE_MOUNT, tree, "", dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	mount.Tolerate, mount.SkipOnSuccess = stage.BadDescriptor, 1
+	flags := 0
+	if isDir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return []*stage.Call{mount, stage.NewCall("remove "+name, unix.SYS_UNLINKAT, dir, name, flags)}
+}
+
 // openDevices opens what other roots take along of the host's.
 func (v *View) openDevices() (d devices, calls []*stage.Call) {
 	for _, name := range v.spec.Devices {
@@ -45,9 +56,6 @@ func (d *devices) attach() (calls []*stage.Call) {
 	}
 	calls = append(calls, stage.NewCall("mount a tmpfs on /dev", unix.SYS_MOUNT, "tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755,size=64m"))
 	for i, name := range d.names {
-		if d.trees[i].Errno != 0 {
-			continue
-		}
 		target := "/dev/" + name
 		if dir := path.Dir(target); dir != "/dev" {
 			made := stage.NewCall("make "+dir, unix.SYS_MKDIRAT, unix.AT_FDCWD, dir, 0o755)
@@ -58,7 +66,8 @@ func (d *devices) attach() (calls []*stage.Call) {
 		if name == "dri" { // the one that is a directory
 			made = stage.NewCall("make "+target, unix.SYS_MKDIRAT, unix.AT_FDCWD, target, 0o755)
 		}
-		calls = append(calls, made, attach(d.trees[i], target))
+		calls = append(calls, made)
+		calls = append(calls, attachOrRemove(d.trees[i], unix.AT_FDCWD, target, name == "dri")...)
 	}
 	for _, link := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}} {
 		add("link /dev/"+link[1], unix.SYS_SYMLINKAT, link[0], unix.AT_FDCWD, "/dev/"+link[1])

@@ -73,7 +73,7 @@ type File struct {
 }
 
 // Show has the command see a file with content of ours in the place of a regular file, from [View.Seal] on. Where there is no
-// such file none is shown: f is nil then.
+// such file, or what [View.Cover] was given closes it, none is shown: f is nil then.
 func (v *View) Show(path string, content []byte) (f *File, err error) {
 	fd, err := v.Root.Open(path, unix.O_PATH|unix.O_CLOEXEC)
 	if err != nil {
@@ -84,8 +84,12 @@ func (v *View) Show(path string, content []byte) (f *File, err error) {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
+	real := ""
+	if err == nil {
+		real, err = v.Root.Where(fd)
+	}
 	_ = unix.Close(fd)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || v.closes(real) {
 		return nil, err
 	}
 	f = &File{Path: path, content: content}

@@ -108,14 +108,19 @@ func (v *View) newProc() (p proc) {
 	return p
 }
 
-// settleProc returns what is to be mounted on /proc, nil for nothing.
-func (v *View) settleProc(p proc) (tree *stage.Call) {
-	switch {
-	case p.mount == nil:
+// attach mounts it, or else the host's where it is not there already.
+func (p *proc) attach() (calls []*stage.Call) {
+	if p.mount == nil {
 		return nil
-	case p.mount.Errno == 0:
-		return p.mount
 	}
-	v.HostProc = p.mount.Errno
-	return p.host
+	own := attach(p.mount, "/proc")
+	calls = append(calls, own)
+	if p.mount.Tolerate != 0 {
+		own.Tolerate = stage.BadDescriptor
+	}
+	if p.host != nil {
+		own.SkipOnSuccess = 1
+		calls = append(calls, attach(p.host, "/proc"))
+	}
+	return calls
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +20,9 @@ type layout struct {
 	root  string // directory of the host that becomes the root; "/" keeps it
 	pivot bool
 	tree  *stage.Call
-	anew  []*anew // parents first
+	anew  []*anew  // parents first
+	empty []string // where the view mounts something empty
+	ours  []made   // with absolute names: what is made in file systems that the view mounts empty, parents first
 }
 
 // anew is a directory that is put together anew.
@@ -63,6 +64,12 @@ func (v *View) layout() (*layout, error) {
 	if !v.spec.Mount {
 		return l, nil
 	}
+	if v.spec.Tmp {
+		l.empty = append(l.empty, "/tmp")
+	}
+	if v.spec.Devices != nil {
+		l.empty = append(l.empty, "/dev")
+	}
 	var problems []error
 	for i, m := range v.spec.targets() {
 		var earlier []Mount
@@ -70,82 +77,13 @@ func (v *View) layout() (*layout, error) {
 			earlier = v.spec.Mounts[:i-v.spec.builtin()]
 		}
 		if err := l.need(root, m, earlier); err != nil {
+			if m.Rule != "" {
+				err = fmt.Errorf("%s: %w", m.Rule, err)
+			}
 			problems = append(problems, err)
 		}
 	}
 	return l, errors.Join(problems...)
-}
-
-// builtin is how many targets come before those of Mounts.
-func (s *Spec) builtin() (n int) {
-	for _, on := range []bool{s.Devices != nil, s.Sys, s.Proc != ProcHost, s.Tmp} {
-		if on {
-			n++
-		}
-	}
-	return n
-}
-
-// targets lists what is mounted on. Sources that are directories need directories.
-func (s *Spec) targets() (list []Mount) {
-	for _, t := range []struct {
-		on   bool
-		path string
-	}{{s.Devices != nil, "/dev"}, {s.Sys, "/sys"}, {s.Proc != ProcHost, "/proc"}, {s.Tmp, "/tmp"}} {
-		if t.on {
-			list = append(list, Mount{Target: t.path, Source: "/"})
-		}
-	}
-	return append(list, s.Mounts...)
-}
-
-// need sees to it that a target will be there. What is beneath an earlier mount must be there already: a source is the
-// host's, and not ours to change.
-func (l *layout) need(root kernel.Root, m Mount, earlier []Mount) error {
-	for _, e := range earlier {
-		if rest, ok := strings.CutPrefix(m.Target, e.Target+"/"); ok {
-			if _, err := os.Stat(filepath.Join(e.Source, rest)); err != nil {
-				return fmt.Errorf("mount %s: it lies beneath the mount of %s, where it is missing: %w", m.Target, e.Source, err)
-			}
-			return nil
-		}
-	}
-	fd, err := root.Open(m.Target, unix.O_PATH|unix.O_CLOEXEC)
-	if err == nil {
-		return unix.Close(fd)
-	}
-	if !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("mount %s: %w", m.Target, err)
-	}
-	st, err := os.Stat(m.Source)
-	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.Target, err)
-	}
-	// The nearest directory that is there is put together anew.
-	dir, rest := filepath.Dir(m.Target), filepath.Base(m.Target)
-	for {
-		if fd, err = root.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC); err == nil {
-			break
-		}
-		if !errors.Is(err, unix.ENOENT) || dir == "/" {
-			return fmt.Errorf("mount %s: %s: %w", m.Target, dir, err)
-		}
-		dir, rest = filepath.Dir(dir), filepath.Base(dir)+"/"+rest
-	}
-	defer unix.Close(fd)
-	host, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return err
-	}
-	a, err := l.anewAt(viewPath(l.root, host), host)
-	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.Target, err)
-	}
-	parts := strings.Split(rest, "/")
-	for i := range parts {
-		a.needs(made{strings.Join(parts[:i+1], "/"), i < len(parts)-1 || st.IsDir()})
-	}
-	return nil
 }
 
 // viewPath is a path of the host as seen beneath a root.
@@ -157,12 +95,7 @@ func viewPath(root, host string) string {
 }
 
 func (a *anew) needs(m made) {
-	for _, have := range a.make {
-		if have.name == m.name {
-			return
-		}
-	}
-	a.make = append(a.make, m)
+	a.make = addMade(a.make, m)
 }
 
 func (l *layout) anewAt(path, host string) (*anew, error) {
@@ -298,12 +231,11 @@ func (a *anew) fill() (calls []*stage.Call) {
 			calls = append(calls, stage.NewCall("link "+a.path+"/"+e.name, unix.SYS_SYMLINKAT, e.link, a.fs, e.name))
 			continue
 		}
-		if e.tree.Errno != 0 {
-			continue
-		}
-		calls = append(calls, node(e.name, e.dir),
-			stage.NewCall("mount "+a.host+"/"+e.name, unix.SYS_MOVE_MOUNT, e.tree, "", a.fs, e.name, unix.MOVE_MOUNT_F_EMPTY_PATH),
-			stage.NewCall("close", unix.SYS_CLOSE, e.tree))
+		calls = append(calls, node(e.name, e.dir))
+		calls = append(calls, attachOrRemove(e.tree, a.fs, e.name, e.dir)...)
+		done := stage.NewCall("close", unix.SYS_CLOSE, e.tree)
+		done.Tolerate = stage.BadDescriptor
+		calls = append(calls, done)
 	}
 	for _, m := range a.make {
 		calls = append(calls, node(m.name, m.dir))

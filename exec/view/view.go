@@ -12,10 +12,10 @@
 package view
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +40,7 @@ type Spec struct {
 	Devices  []string // with an own /dev: devices of the host, beneath /dev, that are shown where they exist; nil without
 	Sys      bool     // the host's /sys, read-only
 	Mounts   []Mount
+	Overlay  *Overlay // mounted before Mounts
 	ReadOnly []string // directories that are made read-only if they exist
 	Masks    []string // files and directories that are closed if they exist
 }
@@ -51,6 +52,7 @@ type IDs struct{ UID, GID uint32 }
 type Mount struct {
 	Target, Source string
 	ReadOnly       bool
+	Rule           string // for errors: what of the policy asks for it
 }
 
 // Proc is what /proc shows.
@@ -123,20 +125,25 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	}
 	devices, opened := v.openDevices()
 	calls = append(calls, opened...)
+	overlay, opened := v.openOverlay()
+	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
-	if err := v.do(calls); err != nil {
-		return err
-	}
-	calls = l.enter()
+	calls = append(calls, l.enter()...)
 	calls = append(calls, devices.attach()...)
-	if tree := v.settleProc(proc); tree != nil {
-		calls = append(calls, attach(tree, "/proc"))
-	}
+	calls = append(calls, proc.attach()...)
 	if v.spec.Tmp {
 		calls = append(calls, mountTmpfs("/tmp", "mode=1777"+sizeOption(v.spec.TmpBytes)))
 	}
+	if v.spec.Overlay != nil {
+		calls = append(calls, attach(overlay, v.spec.Overlay.Target))
+	}
+	calls = append(calls, l.makeOurs()...)
 	for i, m := range v.spec.Mounts {
-		calls = append(calls, attach(trees[i], m.Target))
+		call := attach(trees[i], m.Target)
+		if m.Rule != "" {
+			call.What = m.Rule + ": " + call.What
+		}
+		calls = append(calls, call)
 	}
 	calls = append(calls, l.leave()...)
 	for _, dir := range v.spec.ReadOnly {
@@ -147,6 +154,9 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 		return err
 	}
 	v.Root = kernel.NewRoot(int(v.root.Result))
+	if proc.mount != nil && proc.mount.Errno != 0 {
+		v.HostProc = proc.mount.Errno
+	}
 	return nil
 }
 
@@ -194,8 +204,15 @@ func openTree(m Mount) (tree *stage.Call, calls []*stage.Call) {
 }
 
 func setAttributes(tree *stage.Call, what string, set uint64, flags int) *stage.Call {
-	attr := &unix.MountAttr{Attr_set: set}
-	return stage.NewCall("make "+what+" read-only", unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, unsafe.Pointer(attr), unsafe.Sizeof(*attr))
+	attr := mountAttr(set)
+	return stage.NewCall("make "+what+" read-only", unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, attr, len(attr))
+}
+
+// mountAttr is struct mount_attr (linux/mount.h) of attributes to set.
+func mountAttr(set uint64) []byte {
+	attr := make([]byte, unix.MOUNT_ATTR_SIZE_VER0)
+	binary.NativeEndian.PutUint64(attr, set)
+	return attr
 }
 
 // attach mounts an open tree.

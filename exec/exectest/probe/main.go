@@ -40,6 +40,7 @@ var families = [][]command{
 	callCommands, abiCommands, namespaceCommands, processCommands, foreignCommands, openCommands, raceCommands, portCommands,
 	execCommands, handleCommands, socketCommands, sendCommands, connectRaceCommands, unixCommands, ringCommands, stateCommands, terminalCommands,
 	dirCommands, costCommands, burnCommands, chanceCommands, clockCommands, floodCommands, memoryCommands, netlinkCommands,
+	coveredCommands,
 }
 
 func main() {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"io"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -67,7 +70,22 @@ var openCommands = []command{
 		}
 		return secondWord(fd)
 	}},
-	// The same of a file that was only named at first.
+	{"count-lines", "DIR NAME RESOLVE", 3, func(args []string) outcome {
+		dir, err := unix.Open(args[0], unix.O_PATH, 0)
+		if err != nil {
+			return failedAt("dir", err)
+		}
+		fd, err := unix.Openat2(dir, args[1], &unix.OpenHow{Resolve: resolveFlags(args[2])})
+		if err != nil {
+			return failedAt("open", err)
+		}
+		b, err := io.ReadAll(os.NewFile(uintptr(fd), args[1]))
+		if err != nil {
+			return failedAt("read", err)
+		}
+		return value("lines=%d", bytes.Count(b, []byte("\n")))
+	}},
+	// The second word of a file that was only named at first.
 	{"second-word-reopened", "PATH", 1, func(args []string) outcome {
 		fd, err := unix.Open(args[0], unix.O_PATH, 0)
 		if err != nil {
@@ -77,6 +95,14 @@ var openCommands = []command{
 			return failedAt("open", err)
 		}
 		return secondWord(fd)
+	}},
+	{"readlink", "PATH", 1, func(args []string) outcome {
+		b := make([]byte, 4096)
+		n, err := unix.Readlink(args[0], b)
+		if err != nil {
+			return result(err)
+		}
+		return value("%s", b[:n])
 	}},
 	{"open-many", "PATH N", 2, func(args []string) outcome {
 		opened := 0

@@ -13,6 +13,13 @@ var unixCommands = []command{
 		}
 		return result(unix.Connect(fd, &unix.SockaddrUnix{Name: args[1]}))
 	}},
+	{"unix-bind", "TYPE NAME", 2, func(args []string) outcome {
+		fd, err := unix.Socket(unix.AF_UNIX, number(args[0]), 0)
+		if err != nil {
+			return failedAt("socket", err)
+		}
+		return result(unix.Bind(fd, &unix.SockaddrUnix{Name: args[1]}))
+	}},
 	{"unix-send", "NAME", 1, func(args []string) outcome {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 		if err != nil {

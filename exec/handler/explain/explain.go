@@ -25,6 +25,10 @@ import (
 type Policy struct {
 	// Path says whether a path is granted all rights in want; if not, which rule comes closest.
 	Path func(path string, want uint64) (ok bool, closestRule, closestOrigin string)
+	// Covered says whether what is mounted over a path refuses some right in want, whatever is granted, and by which error.
+	Covered func(path string, want uint64) (r query.Ruling, e unix.Errno, refused bool)
+	// Kept says whether something is mounted on a path, so that it cannot be removed or renamed.
+	Kept func(path string) (query.Ruling, bool)
 	// Connect and Bind decide about TCP ports.
 	Connect, Bind func(port uint16) query.Ruling
 	// Describe names the rule of a ruling and its place in the policy.
@@ -124,7 +128,18 @@ func (h *Handler) check(c *supervise.Call, w want) {
 				Kind: "observed", Syscall: name, Address: w.what, Verdict: "EACCES", Reason: r.Reason, Rule: rule, Origin: origin,
 			})
 		}
+	case w.moves:
+		if r, kept := h.policy.Kept(w.path); kept {
+			h.covered(c, name, w.path, r, unix.EBUSY)
+		}
 	case w.path != "":
+		if r, e, refused := h.policy.Covered(w.path, w.rights); refused {
+			h.covered(c, name, w.path, r, e)
+			return
+		}
+		if w.unseen {
+			return
+		}
 		ok, rule, origin := h.policy.Path(w.path, w.rights)
 		if ok {
 			return
@@ -134,6 +149,14 @@ func (h *Handler) check(c *supervise.Call, w want) {
 			Reason: "needs " + rightNames(w.rights), Rule: rule, Origin: origin, Closest: true,
 		})
 	}
+}
+
+// covered reports what a mount of the view refuses.
+func (h *Handler) covered(c *supervise.Call, name, path string, r query.Ruling, e unix.Errno) {
+	rule, origin := h.policy.Describe(r)
+	h.note(c, supervise.Event{
+		Kind: "observed", Syscall: name, Path: path, Verdict: unix.ErrnoName(e), Reason: r.Reason, Rule: rule, Origin: origin,
+	})
 }
 
 // note records an event the first time and counts it from then on.

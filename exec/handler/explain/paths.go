@@ -18,6 +18,8 @@ import (
 type want struct {
 	path   string
 	rights uint64
+	unseen bool // the path leads into what this process cannot look into, or to what is not there: only a mount can refuse it
+	moves  bool // the path is to be renamed or removed
 	port   *uint16
 	bind   bool
 	what   string
@@ -114,20 +116,47 @@ func (p place) parent(tid int) (dir, leaf string, ok bool) {
 	return real, path.Base(p.path), ok
 }
 
+// unseen is a path that does not lead to anything that can be looked at, by what exists of it.
+func unseen(c *call, p place, rights uint64) []want {
+	rest := ""
+	for range maxUnseen {
+		dir, leaf := path.Split(strings.TrimRight(p.path, "/"))
+		rest = path.Join(leaf, rest)
+		if dir == "" {
+			dir = "."
+		}
+		p.path = dir
+		if real, _, ok := p.resolved(c.TID); ok {
+			return []want{{path: path.Join(real, rest), rights: rights, unseen: true}}
+		}
+		if dir == "/" || dir == "." {
+			break
+		}
+	}
+	return nil
+}
+
+// maxUnseen bounds how many elements of a path are taken away in search of what exists.
+const maxUnseen = 64
+
 func existing(c *call, p place, rights uint64) []want {
 	real, _, ok := p.resolved(c.TID)
 	if !ok {
-		return nil
+		return unseen(c, p, rights)
 	}
 	return []want{{path: real, rights: rights}}
 }
 
 func inParent(c *call, p place, rights uint64) []want {
-	dir, _, ok := p.parent(c.TID)
+	dir, leaf, ok := p.parent(c.TID)
 	if !ok {
-		return nil
+		return unseen(c, p, rights)
 	}
-	return []want{{path: dir, rights: rights}}
+	wants := []want{{path: dir, rights: rights}}
+	if rights&(abi.FSRemoveFile|abi.FSRemoveDir) != 0 {
+		wants = append(wants, want{path: path.Join(dir, leaf), moves: true})
+	}
+	return wants
 }
 
 func moved(c *call, from, to place) []want {
@@ -136,8 +165,8 @@ func moved(c *call, from, to place) []want {
 	if isDir && real != "" {
 		remove, create = abi.FSRemoveDir, abi.FSMakeDir
 	}
-	source, _, ok1 := from.parent(c.TID)
-	target, _, ok2 := to.parent(c.TID)
+	source, old, ok1 := from.parent(c.TID)
+	target, name, ok2 := to.parent(c.TID)
 	if !ok1 || !ok2 {
 		return nil
 	}
@@ -145,7 +174,10 @@ func moved(c *call, from, to place) []want {
 		remove |= abi.FSRefer
 		create |= abi.FSRefer
 	}
-	return []want{{path: source, rights: remove}, {path: target, rights: create}}
+	return []want{
+		{path: source, rights: remove}, {path: target, rights: create},
+		{path: path.Join(source, old), moves: true}, {path: path.Join(target, name), moves: true},
+	}
 }
 
 func opened(c *call, p place, flags uint64) []want {
@@ -157,7 +189,7 @@ func opened(c *call, p place, flags uint64) []want {
 		if flags&unix.O_CREAT != 0 {
 			return inParent(c, p, abi.FSMakeReg)
 		}
-		return nil
+		return unseen(c, p, abi.FSReadFile)
 	}
 	var rights uint64
 	if mode := flags & unix.O_ACCMODE; mode != unix.O_WRONLY {

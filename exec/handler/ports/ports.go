@@ -1,14 +1,15 @@
 // Package ports binds sockets in place of a sandbox, and keeps the ports that it sees apart from those of the host.
 //
-// It answers bind, and where ports are virtual getsockname and getpeername. Ports that may not be bound are decided by
+// It answers bind, and where ports are virtual getsockname, getpeername, and opens of the files in /proc that list sockets.
+// Ports that may not be bound are decided by
 // ir/query on a copy of the address, and the copy is bound to a duplicate of the socket: nothing is continued, so neither an
 // address nor a descriptor that another thread changes matters.
 //
 // With virtual ports a socket that asks for a port which somebody outside holds is bound to another one, the real port. The
 // sandbox goes on to see the port that it asked for: what it connects and sends to (exec/handler/network asks Translate) and
-// what getsockname and getpeername say is translated. Two sockets of the sandbox are in each other's way as on any host.
+// what getsockname, getpeername and the files say is translated. Two sockets of the sandbox are in each other's way as on any host.
 //
-// Read next: internet.go (TCP and UDP), pathname.go (unix sockets), table.go (which port is which), names.go.
+// Read next: internet.go (TCP and UDP), pathname.go (unix sockets), table.go (which port is which), names.go, files.go.
 package ports
 
 import (
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/opens"
 	"github.com/sandlock-go/sandlock/exec/socket"
 	"github.com/sandlock-go/sandlock/exec/supervise"
 	"github.com/sandlock-go/sandlock/ir"
@@ -43,6 +45,12 @@ type Policy struct {
 	Grants func(path string, want uint64) (ok bool, closestRule, closestOrigin string)
 	// Virtual has ports outside stand in for those that are taken.
 	Virtual bool
+	// Files has files that list the host's sockets list the sandbox's, where ports are virtual.
+	Files bool
+	// Granted says whether a path is granted all rights in want.
+	Granted func(path string, want uint64) bool
+	// IDs are the command's numbers of users.
+	IDs kernel.IDs
 	// OnBind is told of each port that is bound where ports are virtual; nil tells nobody.
 	OnBind func(Port)
 	// Root is where the command's paths begin.
@@ -64,6 +72,9 @@ type Handler struct {
 	calls   map[abi.Sysno]func(*Handler, *supervise.Call) supervise.Verdict
 	alarm   *kernel.Alarm // of the loop's thread
 	table   *table        // nil where ports are not virtual
+	opens   map[abi.Sysno]opens.Spec
+	lists   map[uint64]list // by inode number
+	opened  opens.Files
 }
 
 // patience bounds a close that does not wait unless the caller has given its own descriptor up meanwhile.
@@ -88,6 +99,9 @@ func New(arch abi.Arch, p Policy, j supervise.Journal) (*Handler, error) {
 			return nil, err
 		}
 	}
+	if p.Virtual && p.Files {
+		h.showLists(arch)
+	}
 	if h.alarm, err = kernel.NewAlarm(); err != nil {
 		h.Close()
 		return nil, err
@@ -100,7 +114,7 @@ func (h *Handler) Name() string { return "ports" }
 
 // Syscalls lists bind, and with virtual ports the calls that tell them.
 func (h *Handler) Syscalls() []abi.Sysno {
-	return slices.Collect(maps.Keys(h.calls))
+	return slices.AppendSeq(slices.Collect(maps.Keys(h.calls)), maps.Keys(h.opens))
 }
 
 // Close releases what the handler holds.
@@ -114,7 +128,12 @@ func (h *Handler) Close() {
 }
 
 // Handle carries a call out, or refuses it.
-func (h *Handler) Handle(c *supervise.Call) supervise.Verdict { return h.calls[c.Nr](h, c) }
+func (h *Handler) Handle(c *supervise.Call) supervise.Verdict {
+	if spec, ok := h.opens[c.Nr]; ok {
+		return h.opened.Open(c, spec)
+	}
+	return h.calls[c.Nr](h, c)
+}
 
 func (h *Handler) bind(c *supervise.Call) supervise.Verdict {
 	var a socket.Address

@@ -291,6 +291,20 @@ func (t *table) meant(protocol ir.Protocols, at netip.AddrPort) (uint16, bool) {
 	return p.Virtual, true
 }
 
+// shows returns the virtual port of the socket that has a real address and port, or that a connection with these was accepted
+// from.
+func (t *table) shows(protocol ir.Protocols, at netip.AddrPort) (uint16, bool) {
+	addr := at.Addr().Unmap()
+	p := first(t.find(t.real, key{protocol, at.Port()}, func(p *bound) bool {
+		own := p.Address.WithZone("")
+		return own == addr || own.IsUnspecified() && !addr.IsUnspecified() && p.covers(addr)
+	}))
+	if p == nil {
+		return 0, false
+	}
+	return p.Virtual, true
+}
+
 func (p *bound) isMapped() bool { return p.Virtual != p.Real }
 
 // covers reports whether the socket receives what is sent to an address of the own host.
