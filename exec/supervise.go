@@ -85,7 +85,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 		if err := confineThread(rs.own); err != nil {
 			return err
 		}
-		_, err := kernel.DropThreadCapabilities(s.keptCapabilities(r.plan.Capabilities))
+		_, err := r.dropPrivileges()
 		return err
 	})
 	if err != nil {
@@ -99,8 +99,7 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 	if r.dispatcher, err = supervise.NewDispatcher(s.arch, r.handlers.list, s.isNotified, journal); err != nil {
 		return err
 	}
-	keep := s.keptCapabilities(r.plan.Capabilities)
-	privileged, err := kernel.DropThreadCapabilities(keep)
+	privileged, err := r.dropPrivileges()
 	if err != nil {
 		return err
 	}
@@ -109,10 +108,21 @@ func (r *running) prepare(family *family, rs *rulesets) (err error) {
 			return err
 		}
 		if privileged && s.branch == nil { // what a branch holds is applied by other threads
-			r.loop.Later(func() { go r.life.dropCapabilities(keep) })
+			r.loop.Later(func() { go r.life.dropCapabilities(s.keptCapabilities(r.plan.Capabilities)) })
 		}
 	}
 	return r.life.watch(r.loop, r.signals)
+}
+
+// dropPrivileges leaves the calling thread with no more than the command has: it acts on behalf. It reports whether there
+// were capabilities to drop.
+func (r *running) dropPrivileges() (privileged bool, err error) {
+	if r.plan.DropGroups {
+		if err := kernel.DropThreadGroups(); err != nil {
+			return false, err
+		}
+	}
+	return kernel.DropThreadCapabilities(r.s.keptCapabilities(r.plan.Capabilities))
 }
 
 // abandon ends the command and as much as prepare has made.

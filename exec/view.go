@@ -200,9 +200,15 @@ func (s *sandbox) enterView(plan *stage.Plan) {
 	plan.Dir = dir
 }
 
+// mayDropGroups reports whether setgroups(2) is this process's to call: in a user namespace it may be given up for good
+// (user_namespaces(7), "The /proc/pid/setgroups file").
 func mayDropGroups() bool {
 	have, err := kernel.Capabilities()
-	return err == nil && have>>unix.CAP_SETGID&1 == 1
+	if err != nil || have>>unix.CAP_SETGID&1 == 0 {
+		return false
+	}
+	state, err := os.ReadFile("/proc/self/setgroups")
+	return err != nil || strings.TrimSpace(string(state)) != "deny"
 }
 
 // finishView mounts what depends on all the rest, and leaves the view to itself.

@@ -19,6 +19,7 @@ type PTY struct {
 
 	mu     sync.Mutex
 	output bytes.Buffer
+	found  int // how much of it Expect has seen
 }
 
 // NewPTY opens a pseudo-terminal for a user and collects what is written to it.
@@ -93,4 +94,32 @@ func (p *PTY) Typed(tb testing.TB) int {
 		tb.Fatalf("TIOCINQ: %v", err)
 	}
 	return n
+}
+
+// Type writes to the terminal what a person types, control characters too.
+func (p *PTY) Type(tb testing.TB, text string) {
+	tb.Helper()
+	if _, err := p.master.WriteString(text); err != nil {
+		tb.Fatalf("type %q: %v", text, err)
+	}
+}
+
+// Expect waits until the terminal shows a text, after what an earlier Expect has found.
+func (p *PTY) Expect(tb testing.TB, text string) {
+	tb.Helper()
+	defer func() {
+		if tb.Failed() {
+			tb.Logf("the terminal shows %q", p.Output())
+		}
+	}()
+	Within(tb, 20*time.Second, "the terminal shows "+strconv.Quote(text), func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		all := p.output.String()
+		i := strings.Index(all[p.found:], text)
+		if i >= 0 {
+			p.found += i + len(text)
+		}
+		return i >= 0
+	})
 }

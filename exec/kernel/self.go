@@ -31,7 +31,15 @@ func DropThreadCapabilities(keep uint64) (dropped bool, err error) {
 	return true, dropCapabilities(have, keep, unix.RawSyscall)
 }
 
-// DropCapabilities does the same for every thread of this process, except for the bounding sets of other threads. It
+// DropThreadGroups takes the supplementary groups from the calling thread.
+func DropThreadGroups() error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("drop supplementary groups: %w", errno)
+	}
+	return nil
+}
+
+// DropCapabilities does what DropThreadCapabilities does for every thread of this process, except for the bounding sets of other threads. It
 // interrupts all of them.
 func DropCapabilities(keep uint64) error {
 	have, err := Capabilities()

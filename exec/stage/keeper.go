@@ -15,6 +15,7 @@ import (
 // keeper is what both sides know of it.
 type keeper struct {
 	socket  uintptr // its end
+	pidfd   int32   // of the executor, as long as the tables are one
 	isInit  bool
 	closing unsafe.Pointer // to the first *Call to make once the executor is gone
 	count   uintptr
@@ -42,7 +43,10 @@ func spawnKeeper(flags, stack, k uintptr) (pid, errno uintptr) {
 	return pid, errno
 }
 
-// keep is the keeper's life. The executor's end of the socket closes when the executor is gone, whatever ended it.
+// keep is the keeper's life. The executor's end of the socket closes when the executor is gone, whatever ended it. Until the
+// keeper has a descriptor table of its own it holds that end itself, and a pidfd tells. The signal that the executor's death
+// sends it meanwhile saves it from finishing calls for nobody; it would come too late for an executor that dies before it is
+// asked for.
 //
 //lint:ignore U1000 cloneKeeper calls it
 //go:norace
@@ -54,12 +58,18 @@ func keep(k *keeper) {
 		n    uintptr
 		e    syscall.Errno
 		none [4]uint64
+		poll [2]unix.PollFd
 	)
-	// Until the keeper has a descriptor table of its own, the death of the executor cannot be seen at the socket.
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	none[0] = 1 // SIG_IGN
 	syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&none)), 0, kernelSigsetBytes, 0, 0)
 	for {
+		poll[0].Fd, poll[0].Events = int32(k.socket), unix.POLLIN
+		poll[1].Fd, poll[1].Events = k.pidfd, unix.POLLIN
+		syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 2, 0, 0, 0, 0)
+		if poll[1].Revents&unix.POLLIN != 0 {
+			break
+		}
 		n, _, e = syscall.RawSyscall(unix.SYS_READ, k.socket, uintptr(unsafe.Pointer(&r)), unsafe.Sizeof(r))
 		if e == syscall.EINTR {
 			continue

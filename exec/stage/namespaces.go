@@ -106,7 +106,8 @@ type Namespaces struct {
 	keeper   *keeper
 	stack    []byte
 	socket   int // our end
-	theirs   int // the keeper's end, as long as the tables are one; -1 after
+	theirs   int // the keeper's end, as long as the tables are one
+	self     int // pidfd of this process, as long as the tables are one
 	detached bool
 	pending  []*Call
 	closing  []*Call
@@ -115,8 +116,8 @@ type Namespaces struct {
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
 
-// patience bounds the wait of the keeper and of the executor for each other, as long as they have one descriptor table and so
-// cannot see that the other is gone.
+// patience bounds the executor's wait for the keeper, as long as they have one descriptor table and so it cannot see that the
+// keeper is gone.
 const patience = 2 * time.Minute
 
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
@@ -127,20 +128,24 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
-	tv := unix.NsecToTimeval(int64(patience))
-	err = unix.SetsockoptTimeval(n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	n.self, err = unix.PidfdOpen(unix.Getpid(), 0)
+	if err == unix.ENOSYS {
+		// Every kernel with what the rest needs has it: this is a sandbox such as ours, which refuses namespaces too.
+		n.release()
+		return nil, &CallError{MakeNamespaces, unix.EPERM}
+	}
 	if err == nil {
+		tv := unix.NsecToTimeval(int64(patience))
 		err = unix.SetsockoptTimeval(n.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	}
 	if err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	}
 	if err != nil {
-		_ = unix.Close(pair[0])
-		_ = unix.Close(pair[1])
+		n.release()
 		return nil, fmt.Errorf("keeper of namespaces: %w", err)
 	}
-	n.keeper = &keeper{socket: uintptr(n.theirs), isInit: n.Init}
+	n.keeper = &keeper{socket: uintptr(n.theirs), pidfd: int32(n.self), isInit: n.Init}
 	top := uintptr(unsafe.Pointer(unsafe.SliceData(n.stack))) + keeperStack - 64 // room for the argument of keep, aligned
 	syscall.ForkLock.Lock()
 	pid, errno := spawnKeeper(flags|unix.CLONE_VM|unix.CLONE_FILES|uintptr(unix.SIGCHLD), top, uintptr(unsafe.Pointer(n.keeper)))
@@ -216,15 +221,14 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	header := &unix.CapUserHeader{Version: capabilityVersion3}
 	lo, hi := uint32(capabilities), uint32(capabilities>>32)
 	data := &[2]capData{{lo, lo, 0}, {hi, hi, 0}}
-	var forever unix.Timeval
-	calls := append(last,
+	// From here on there is something to take away at the end, and the keeper sees an end by itself.
+	calls := append([]*Call{NewCall("keep for the end", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)}, last...)
+	calls = append(calls,
 		NewCall("name the keeper", unix.SYS_PRCTL, unix.PR_SET_NAME, "sandlock-init"),
 		NewCall("own descriptor table", unix.SYS_CLOSE_RANGE, uintptr(maxDescriptor), uintptr(maxDescriptor), closeRangeUnshare),
 	)
 	calls = append(calls, closeAllBut(append(kept, n.theirs))...)
 	calls = append(calls,
-		NewCall("wait without end", unix.SYS_SETSOCKOPT, n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, unsafe.Pointer(&forever), unsafe.Sizeof(forever)),
-		NewCall("keep for the end", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0),
 		NewCall("drop the keeper's capabilities", unix.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data)),
 		NewCall("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
 	)
@@ -233,6 +237,7 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	}
 	n.detached = true
 	_ = unix.Close(n.theirs)
+	_ = unix.Close(n.self)
 	return nil
 }
 
@@ -293,6 +298,9 @@ func (n *Namespaces) release() {
 	if !n.detached && n.theirs >= 0 {
 		_ = unix.Close(n.theirs)
 		n.theirs = -1
+		if n.self >= 0 {
+			_ = unix.Close(n.self)
+		}
 	}
 	if n.stack != nil {
 		_ = unix.Munmap(n.stack)
