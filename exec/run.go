@@ -41,8 +41,9 @@ type sandbox struct {
 
 	childless bool // this process had no children before the keeper of the view's namespaces
 
-	view   *view.View   // nil in a direct start
-	moving []*view.File // files of the machine that change while the sandbox runs
+	view    *view.View   // nil in a direct start
+	sources []source     // what it mounts of the host
+	moving  []*view.File // files of the machine that change while the sandbox runs
 }
 
 // supervised reports whether a supervisor stays around the command.

@@ -86,6 +86,7 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
 		}
 		spec.Root = real
+		s.sources = append(s.sources, source{root, v.RootOrigin})
 	}
 	if v.Dev {
 		spec.Devices = s.devices()
@@ -93,20 +94,23 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
 		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly}
-		if err := acceptableMount(mount, spec.Mounts); err != nil {
+		s.sources = append(s.sources, source{mount.Source, m.Origin})
+		real, err := filepath.EvalSymlinks(mount.Source)
+		if err == nil {
+			err = acceptableMount(mount, real, spec.Mounts)
+		}
+		if err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
 		}
+		mount.Source = real
 		spec.Mounts = append(spec.Mounts, mount)
 	}
 	return spec, problems
 }
 
 // acceptableMount checks what the compiler cannot: values of parameters, and what is there.
-func acceptableMount(m view.Mount, before []view.Mount) error {
-	real, err := filepath.EvalSymlinks(m.Source)
+func acceptableMount(m view.Mount, real string, before []view.Mount) error {
 	switch {
-	case err != nil:
-		return err
 	case beneath(real, "/proc"):
 		return fmt.Errorf("%s is %s, of the host's /proc", m.Source, real)
 	case m.Target == "/" || beneath(m.Target, "/proc"):
@@ -177,6 +181,9 @@ func (s *sandbox) finishView() (problems []string) {
 		return nil
 	}
 	if s.program.View.Mount {
+		if problems = s.placedSources(); len(problems) > 0 {
+			return problems
+		}
 		if problems = s.coverPaths(); len(problems) > 0 {
 			return problems
 		}
@@ -188,6 +195,22 @@ func (s *sandbox) finishView() (problems []string) {
 		return []string{s.viewFailure(err)}
 	}
 	return nil
+}
+
+// source is a path of the host that is mounted, as the policy has it.
+type source struct {
+	path   string
+	origin ir.OriginRef
+}
+
+// placedSources finds sources to which a command of an earlier run may have placed the way.
+func (s *sandbox) placedSources() (problems []string) {
+	for _, src := range s.sources {
+		if err := s.placed(src.path); err != nil {
+			problems = append(problems, s.ruleError(src.origin, err).Error())
+		}
+	}
+	return problems
 }
 
 // coverPaths closes what the policy denies and keeps what it protects.

@@ -15,6 +15,7 @@ import (
 // keeper is what both sides know of it.
 type keeper struct {
 	socket  uintptr // its end
+	pidfd   int32   // of the executor, -1 without one
 	isInit  bool
 	closing unsafe.Pointer // to the first *Call to make once the executor is gone
 	count   uintptr
@@ -53,8 +54,12 @@ func keep(k *keeper) {
 		n    uintptr
 		e    syscall.Errno
 		none [4]uint64
+		poll unix.PollFd
+		now  unix.Timespec
+		got  uintptr // requests
 	)
-	// Until the keeper has a descriptor table of its own, the death of the executor cannot be seen at the socket.
+	// Until the keeper has a descriptor table of its own, the death of the executor cannot be seen at the socket. An executor
+	// that dies before it is asked to tell of that is seen at its pidfd, when the wait for a request has lasted for a while.
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	none[0] = 1 // SIG_IGN
 	syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&none)), 0, kernelSigsetBytes, 0, 0)
@@ -63,6 +68,19 @@ func keep(k *keeper) {
 		if e == syscall.EINTR {
 			continue
 		}
+		if e == syscall.EAGAIN {
+			// Who made a second request has seen the first one answered, so was there after the death signal was asked for.
+			if got > 1 {
+				continue
+			}
+			poll.Fd, poll.Events = k.pidfd, unix.POLLIN
+			n, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+			if k.pidfd >= 0 && n == 0 {
+				continue
+			}
+			break
+		}
+		got++
 		if e != 0 || n != unsafe.Sizeof(r) {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"syscall"
@@ -106,6 +107,7 @@ type Namespaces struct {
 	stack    []byte
 	socket   int // our end
 	theirs   int // the keeper's end, as long as the tables are one; -1 after
+	self     int // pidfd of this process for the keeper, as long as the tables are one; -1 without
 	detached bool
 	pending  []*Call
 	closing  []*Call
@@ -114,8 +116,9 @@ type Namespaces struct {
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
 
-// patience bounds the keeper's wait for the executor as long as it cannot see that it is gone.
-const patience = 30 * time.Second
+// pulse is how often the keeper looks whether the executor is gone, as long as it may not hear of that, and the executor
+// whether the keeper is. Where the keeper cannot look, patience is how long it waits for a request.
+const pulse, patience = 200 * time.Millisecond, 30 * time.Second
 
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
 // a thread that outlives them, and must not be in a Landlock domain that handles files: those forbid to mount.
@@ -124,18 +127,25 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
-	tv := unix.NsecToTimeval(int64(patience))
-	err = unix.SetsockoptTimeval(n.theirs, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	n := &Namespaces{socket: pair[0], theirs: pair[1], self: -1, Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
+	wait := pulse
+	if n.self, err = unix.PidfdOpen(os.Getpid(), 0); err != nil {
+		n.self, wait = -1, patience
+	}
+	for socket, d := range map[int]time.Duration{n.socket: pulse, n.theirs: wait} {
+		tv := unix.NsecToTimeval(int64(d))
+		if err = unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+			break
+		}
+	}
 	if err == nil {
 		n.stack, err = unix.Mmap(-1, 0, keeperStack, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	}
 	if err != nil {
-		_ = unix.Close(pair[0])
-		_ = unix.Close(pair[1])
+		n.release()
 		return nil, fmt.Errorf("keeper of namespaces: %w", err)
 	}
-	n.keeper = &keeper{socket: uintptr(n.theirs), isInit: n.Init}
+	n.keeper = &keeper{socket: uintptr(n.theirs), pidfd: int32(n.self), isInit: n.Init}
 	top := uintptr(unsafe.Pointer(unsafe.SliceData(n.stack))) + keeperStack - 64 // room for the argument of keep, aligned
 	syscall.ForkLock.Lock()
 	pid, errno := spawnKeeper(flags|unix.CLONE_VM|unix.CLONE_FILES|uintptr(unix.SIGCHLD), top, uintptr(unsafe.Pointer(n.keeper)))
@@ -181,10 +191,9 @@ func (n *Namespaces) Wait() error {
 	var a answer
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	for {
-		// Before it is detached the keeper's end is in our own table too, so its death does not end this read; but nothing can
-		// have killed it alone that would not have us end as well.
+		// Before it is detached the keeper's end is in our own table too, so its death does not end this read.
 		got, err := unix.Read(n.socket, b)
-		if errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && !n.ended() {
 			continue
 		}
 		if err == nil && got != len(b) {
@@ -200,6 +209,13 @@ func (n *Namespaces) Wait() error {
 		return &CallError{calls[a.failed].What, syscall.Errno(a.errno)}
 	}
 	return nil
+}
+
+// ended tells whether the keeper is gone.
+func (n *Namespaces) ended() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, n.PID, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0 || errors.Is(err, unix.ECHILD)
 }
 
 // Detach ends the start: the keeper gets a descriptor table of its own with nothing in it but its socket and the kept
@@ -230,6 +246,7 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	}
 	n.detached = true
 	_ = unix.Close(n.theirs)
+	n.closeSelf()
 	return nil
 }
 
@@ -282,7 +299,15 @@ func (n *Namespaces) Close() {
 	n.release()
 }
 
+func (n *Namespaces) closeSelf() {
+	if n.self >= 0 {
+		_ = unix.Close(n.self)
+		n.self = -1
+	}
+}
+
 func (n *Namespaces) release() {
+	n.closeSelf()
 	if n.socket >= 0 {
 		_ = unix.Close(n.socket)
 		n.socket = -1
