@@ -80,7 +80,6 @@ type file struct {
 
 func (f file) dir() bool     { return f.mode&unix.S_IFMT == unix.S_IFDIR }
 func (f file) link() bool    { return f.mode&unix.S_IFMT == unix.S_IFLNK }
-func (f file) regular() bool { return f.mode&unix.S_IFMT == unix.S_IFREG }
 
 // id names a file across mounts.
 type id struct{ dev, ino uint64 }

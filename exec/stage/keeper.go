@@ -78,7 +78,7 @@ func keep(k *keeper) {
 				continue
 			}
 			poll.Fd, poll.Events = k.pidfd, unix.POLLIN
-			n, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+			n, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 			if k.pidfd >= 0 && n == 0 {
 				continue
 			}

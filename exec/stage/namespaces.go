@@ -81,6 +81,23 @@ func NewCall(what string, nr uintptr, args ...any) *Call {
 // MayMiss tolerates that what the call names is not there.
 func (c *Call) MayMiss() *Call { c.Tolerate |= Missing | NotDirectory; return c }
 
+// CloseTrees closes the descriptors of file systems and mounts that calls have opened and not closed. It is for those that the
+// keeper made before it was detached: its descriptors were this process's.
+func CloseTrees(calls []*Call) {
+	closed := map[*Call]bool{}
+	for _, c := range calls {
+		if c.NR == unix.SYS_CLOSE && c.Made {
+			closed[c.from[0]] = true
+		}
+	}
+	for _, c := range calls {
+		opens := c.NR == unix.SYS_OPEN_TREE || c.NR == unix.SYS_FSOPEN || c.NR == unix.SYS_FSMOUNT
+		if opens && c.Made && c.Errno == 0 && !closed[c] {
+			_ = unix.Close(int(c.Result))
+		}
+	}
+}
+
 // MakeNamespaces is what fails when the kernel refuses the namespaces themselves.
 const MakeNamespaces = "make namespaces"
 
