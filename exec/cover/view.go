@@ -78,8 +78,8 @@ type file struct {
 	mountRoot bool
 }
 
-func (f file) dir() bool     { return f.mode&unix.S_IFMT == unix.S_IFDIR }
-func (f file) link() bool    { return f.mode&unix.S_IFMT == unix.S_IFLNK }
+func (f file) dir() bool  { return f.mode&unix.S_IFMT == unix.S_IFDIR }
+func (f file) link() bool { return f.mode&unix.S_IFMT == unix.S_IFLNK }
 
 // id names a file across mounts.
 type id struct{ dev, ino uint64 }
