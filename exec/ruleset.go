@@ -3,7 +3,6 @@ package exec
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir"
 	"github.com/sandlock-go/sandlock/ir/abi"
@@ -209,28 +209,25 @@ func (s *sandbox) planted(list []opened) (problems []string) {
 	return problems
 }
 
-// placed refuses a path of the host that is in the policy and no grant, where it leads out of a directory in which commands may write: one of
-// an earlier run could have placed the link. The file itself need not exist.
+// placed refuses a path of the host that the policy names, but not as a grant, where it leads out of a directory in which
+// commands may write by a link that lies there: one of an earlier run could have placed it. The file itself need not exist.
 func (s *sandbox) placed(path string) error {
+	links, real, err := cover.Links(kernel.Root{}, path)
+	if err == nil {
+		_, err = os.Lstat(filepath.Dir(real))
+	}
+	if err != nil {
+		return err
+	}
 	for _, w := range s.opened {
-		if w.access&abi.FSWriteFile == 0 {
+		host, there := s.onHost(w.real)
+		if w.access&abi.FSWriteFile == 0 || !there || beneath(real, host) {
 			continue
 		}
-		var there [2]bool // a view has directories of its own
-		w.path, there[0] = s.onHost(w.path)
-		w.real, there[1] = s.onHost(w.real)
-		if there != [2]bool{true, true} || path == w.path || !beneath(path, w.path) {
-			continue
-		}
-		real, err := filepath.EvalSymlinks(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			real, err = filepath.EvalSymlinks(filepath.Dir(path))
-		}
-		if err != nil {
-			return err
-		}
-		if !beneath(real, w.real) {
-			return fmt.Errorf("%s leads to %s, out of %s, where commands may write: they could have placed that link", path, real, w.path)
+		for _, link := range links {
+			if link != host && beneath(link, host) {
+				return fmt.Errorf("%s leads to %s by the link %s, out of %s, where commands may write: they could have placed that link", path, real, link, host)
+			}
 		}
 	}
 	return nil

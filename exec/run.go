@@ -46,6 +46,7 @@ type sandbox struct {
 	childless bool           // this process had no children before the keeper of the view's namespaces
 
 	view     *view.View   // nil in a direct start
+	sources  []source     // what it mounts of the host
 	startDir string       // where the command starts, "" for where this process is
 	moving   []*view.File // files of the machine that change while the sandbox runs
 }

@@ -99,6 +99,7 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 			problems = append(problems, s.ruleError(v.RootOrigin, err).Error())
 		}
 		spec.Root = real
+		s.sources = append(s.sources, source{root, v.RootOrigin})
 	}
 	if v.Dev {
 		spec.Devices = s.devices()
@@ -106,6 +107,7 @@ func (s *sandbox) viewSpec(v *ir.View) (spec view.Spec, problems []string) {
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
 		mount := view.Mount{Target: path(m.Target, m.Origin), Source: path(m.Source, m.Origin), ReadOnly: m.ReadOnly, Rule: s.ruleName(m.Origin)}
+		s.sources = append(s.sources, source{mount.Source, m.Origin})
 		real, err := acceptableMount(mount, spec.Mounts)
 		if err != nil {
 			problems = append(problems, s.ruleError(m.Origin, err).Error())
@@ -217,7 +219,10 @@ func (s *sandbox) finishView() (problems []string) {
 		return nil
 	}
 	if s.program.View.Mount {
-		if problems = append(s.placedSources(), s.coverPaths()...); len(problems) > 0 {
+		if problems = s.placedSources(); len(problems) > 0 {
+			return problems
+		}
+		if problems = s.coverPaths(); len(problems) > 0 {
 			return problems
 		}
 		if err := s.showFiles(); err != nil {
@@ -235,23 +240,17 @@ func (s *sandbox) finishView() (problems []string) {
 	return nil
 }
 
-// placedSources refuses sources of mounts that a command of an earlier run could have put there.
+// source is a path of the host that is mounted, as the policy has it.
+type source struct {
+	path   string
+	origin ir.OriginRef
+}
+
+// placedSources finds sources to which a command of an earlier run may have placed the way.
 func (s *sandbox) placedSources() (problems []string) {
-	v := &s.program.View
-	sources := []ir.ViewPath{}
-	if v.Root != "" {
-		sources = append(sources, ir.ViewPath{Path: v.Root, Origin: v.RootOrigin})
-	}
-	for i := range v.Mounts {
-		sources = append(sources, ir.ViewPath{Path: v.Mounts[i].Source, Origin: v.Mounts[i].Origin})
-	}
-	for _, source := range sources {
-		path, err := ir.ExpandPath(source.Path, s.bound.lookup)
-		if err == nil {
-			err = s.placed(path)
-		}
-		if err != nil {
-			problems = append(problems, s.ruleError(source.Origin, err).Error())
+	for _, src := range s.sources {
+		if err := s.placed(src.path); err != nil {
+			problems = append(problems, s.ruleError(src.origin, err).Error())
 		}
 	}
 	return problems

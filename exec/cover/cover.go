@@ -15,8 +15,8 @@
 //   - The directories above. They could be renamed, the mounts in them along, and new ones put in their place. So each
 //     directory between a write grant and the path is mounted over itself ([Pinned]). The price: renaming a file into or out
 //     of such a directory fails with EXDEV as between file systems; mv(1) copies instead.
-//   - Symbolic links. A rule means what the link leads to. The command may replace a link that lies beneath a write grant;
-//     for a deny that is harmless, a protected path that leads through one is protected at its target only.
+//   - What a symbolic link leads to elsewhere. A rule means what its path leads to at the start; a link on the way that lies
+//     beneath a write grant is mounted over itself, too, so that the command cannot replace it.
 //   - Changes from outside the sandbox. Where somebody on the host replaces a covered file by another (many editors do, by
 //     rename), the kernel takes the mount off, and the command sees the new file as the grants say. What somebody on the host
 //     makes at a denied path that was missing is denied only where a placeholder stands, which is beneath write grants: the
@@ -81,6 +81,7 @@ func (k Kind) String() string { return [...]string{"pinned", "read-only", "close
 type Cover struct {
 	Path string // in the view, links resolved
 	Dir  bool   // what is mounted over is a directory
+	Link bool   // it is a symbolic link, not to be followed; always Pinned
 	Kind Kind
 	Rule string // name of the first rule that asks for it
 }
@@ -160,7 +161,7 @@ func (p *planner) add(rule Rule, path string, f file, kind Kind, pins bool) {
 		}
 		return
 	}
-	p.covers[path] = &found{Cover{path, f.dir(), kind, rule.Name}, f, pins}
+	p.covers[path] = &found{Cover{path, f.dir(), f.link(), kind, rule.Name}, f, pins}
 }
 
 // kept reports whether a directory above path is closed or read-only as a whole.

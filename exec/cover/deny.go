@@ -11,8 +11,8 @@ func uid() uint32 { return uint32(os.Geteuid()) }
 
 // deny closes what a path leads to.
 //
-// A link on the way, or at the end, is followed: its target is what is secret. Where the link lies beneath a write grant the
-// command may replace it by something of its own, which tells it nothing.
+// A link on the way, or at the end, is followed: its target is what is secret. Where the link lies beneath a write grant it is
+// pinned: the next run would look for the secret where the command has it lead.
 func (p *planner) deny(rule Rule) {
 	if !strings.HasPrefix(rule.Path, "/") {
 		p.fail(rule, rule.Path, errors.New("is not absolute"))
@@ -29,6 +29,9 @@ func (p *planner) follow(rule Rule, name string, kind Kind) {
 			p.fail(rule, name, err)
 		}
 		return
+	}
+	if p.matters(join(to.path, to.rest...), kind) {
+		p.pinLinks(rule, name)
 	}
 	p.take(rule, name, to, kind)
 }

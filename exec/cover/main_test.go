@@ -125,8 +125,11 @@ func growTree(t testing.TB, dir string, lines ...string) {
 func shown(p *Plan) (list []string) {
 	for _, c := range p.Covers {
 		kind := "f"
-		if c.Dir {
+		switch {
+		case c.Dir:
 			kind = "d"
+		case c.Link:
+			kind = "l"
 		}
 		list = append(list, fmt.Sprintf("%v %s %s", c.Kind, kind, c.Path))
 	}

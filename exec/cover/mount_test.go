@@ -114,6 +114,13 @@ func (o order) mount() {
 	// Their owner is the command's user: on a writable mount he could open them up by chmod.
 	must(unix.MountSetattr(unix.AT_FDCWD, o.Nodes, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}))
 	for _, c := range o.Covers {
+		if c.Link {
+			tree, err := unix.OpenTree(unix.AT_FDCWD, c.Path, unix.OPEN_TREE_CLONE|unix.AT_SYMLINK_NOFOLLOW|unix.OPEN_TREE_CLOEXEC)
+			must(err)
+			must(unix.MoveMount(tree, "", unix.AT_FDCWD, c.Path, unix.MOVE_MOUNT_F_EMPTY_PATH))
+			must(unix.Close(tree))
+			continue
+		}
 		source, flags := c.Path, uintptr(unix.MS_BIND|unix.MS_REC)
 		if c.Kind == Closed {
 			if source, flags = file, unix.MS_BIND; c.Dir {

@@ -19,7 +19,7 @@ import (
 // of mounts: a repository that the command makes itself in another directory is its own, hooks included.
 //
 // Links are not followed by wildcards. One that a literal element names is, and one that a pattern ends at, if it leads to
-// what lies beneath a write grant: the target is protected. The link itself cannot be: the command may replace it.
+// what lies beneath a write grant: the target is protected. The link itself is pinned in either case.
 
 // walker expands patterns.
 type walker struct {
@@ -360,6 +360,16 @@ func (w *walker) absent(v visit, seen map[string]bool) {
 
 // link follows a link that a pattern ends at, or that a literal element of one names.
 func (w *walker) link(v visit, name, at string, rule Rule, accepts bool) {
+	if accepts {
+		w.pinLinks(rule, at)
+	} else {
+		for _, it := range v.items {
+			if next := it.literal[name]; next != nil {
+				w.pinLinks(next.anyRule(), at)
+				break
+			}
+		}
+	}
 	to, err := w.view.resolve(at)
 	if err != nil {
 		return // it leads nowhere, or out of the view's files: nothing can be changed or made through it

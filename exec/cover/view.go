@@ -187,9 +187,11 @@ func (v *view) resolveOnce(p string) (place, error) {
 				return place{path: path.Clean(at), file: f, rest: []string{name}}, nil
 			}
 		}
-		return v.trace(p)
+		to, _, err := v.trace(p)
+		return to, err
 	case unix.ENOTDIR, unix.EACCES:
-		return v.trace(p)
+		to, _, err := v.trace(p)
+		return to, err
 	}
 	return place{}, err
 }
@@ -197,9 +199,9 @@ func (v *view) resolveOnce(p string) (place, error) {
 // maxLinks is how many links the kernel follows (MAXSYMLINKS).
 const maxLinks = 40
 
-// trace follows a path by itself, as far as it exists.
-func (v *view) trace(p string) (place, error) {
-	at, rest, links := "/", split(p), 0
+// trace follows a path by itself, as far as it exists, and lists the links that it goes through.
+func (v *view) trace(p string) (to place, through []string, err error) {
+	at, rest := "/", split(p)
 	here, err := v.stat(at)
 	for err == nil && len(rest) > 0 {
 		name := rest[0]
@@ -209,11 +211,11 @@ func (v *view) trace(p string) (place, error) {
 			continue
 		}
 		if !here.dir() {
-			return place{path: at, file: here, rest: rest}, nil
+			return place{path: at, file: here, rest: rest}, through, nil
 		}
 		next := join(at, name)
 		if next == "/proc/self" || next == "/proc/thread-self" {
-			return place{}, errSelf
+			return place{}, through, errSelf
 		}
 		fd, openErr := v.open(next, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_NO_SYMLINKS)
 		switch openErr {
@@ -221,20 +223,20 @@ func (v *view) trace(p string) (place, error) {
 		case unix.ENOENT:
 			for _, elem := range rest {
 				if elem == ".." {
-					return place{}, fmt.Errorf("a link leads through %s, which does not exist, and back", next)
+					return place{}, through, fmt.Errorf("a link leads through %s, which does not exist, and back", next)
 				}
 			}
-			return place{path: at, file: here, rest: rest}, nil
+			return place{path: at, file: here, rest: rest}, through, nil
 		case unix.EACCES:
-			return place{path: at, file: here, rest: rest, shut: true}, nil
+			return place{path: at, file: here, rest: rest, shut: true}, through, nil
 		default:
-			return place{}, openErr
+			return place{}, through, openErr
 		}
 		f, statErr := statAt(fd, "")
 		if statErr == nil && f.link() {
 			var target string
 			if target, statErr = readLink(fd); statErr == nil {
-				if links++; links > maxLinks {
+				if through = append(through, next); len(through) > maxLinks {
 					statErr = unix.ELOOP
 				}
 				if strings.HasPrefix(target, "/") {
@@ -252,9 +254,9 @@ func (v *view) trace(p string) (place, error) {
 		at, here, rest, err = next, f, rest[1:], statErr
 	}
 	if err != nil {
-		return place{}, err
+		return place{}, through, err
 	}
-	return place{path: at, file: here}, nil
+	return place{path: at, file: here}, through, nil
 }
 
 // readLink returns what an open link says.

@@ -30,15 +30,19 @@ type (
 	answer struct{ failed, errno int64 }
 )
 
-// cloneKeeper clones a process that runs keep on a stack of its own, whose end is given.
-func cloneKeeper(flags, stack, k uintptr) (pid, errno uintptr)
+// cloneKeeper clones a process that runs a function, keep, on a stack of its own, whose end is given. The function is called
+// by its address and with its argument in a register, as compiled Go code calls it: the wrapper that assembly calls by the name
+// is instrumented under the race detector, whose state of this thread the keeper would then use while the thread does.
+func cloneKeeper(flags, stack, k, function uintptr) (pid, errno uintptr)
+
+var keepFunction = keep
 
 //go:noinline
 //go:norace
 //go:nosplit
 func spawnKeeper(flags, stack, k uintptr) (pid, errno uintptr) {
 	beforeFork() // blocks every signal on this thread, and so in the keeper for good
-	pid, errno = cloneKeeper(flags, stack, k)
+	pid, errno = cloneKeeper(flags, stack, k, **(**uintptr)(unsafe.Pointer(&keepFunction)))
 	afterFork()
 	return pid, errno
 }

@@ -81,6 +81,23 @@ func NewCall(what string, nr uintptr, args ...any) *Call {
 // MayMiss tolerates that what the call names is not there.
 func (c *Call) MayMiss() *Call { c.Tolerate |= Missing | NotDirectory; return c }
 
+// CloseTrees closes the descriptors of file systems and mounts that calls have opened and not closed. It is for those that the
+// keeper made before it was detached: its descriptors were this process's.
+func CloseTrees(calls []*Call) {
+	closed := map[*Call]bool{}
+	for _, c := range calls {
+		if c.NR == unix.SYS_CLOSE && c.Made {
+			closed[c.from[0]] = true
+		}
+	}
+	for _, c := range calls {
+		opens := c.NR == unix.SYS_OPEN_TREE || c.NR == unix.SYS_FSOPEN || c.NR == unix.SYS_FSMOUNT
+		if opens && c.Made && c.Errno == 0 && !closed[c] {
+			_ = unix.Close(int(c.Result))
+		}
+	}
+}
+
 // MakeNamespaces is what fails when the kernel refuses the namespaces themselves.
 const MakeNamespaces = "make namespaces"
 
@@ -106,8 +123,8 @@ type Namespaces struct {
 	keeper   *keeper
 	stack    []byte
 	socket   int // our end
-	theirs   int // the keeper's end, as long as the tables are one
-	self     int // pidfd of this process, as long as the tables are one
+	theirs   int // the keeper's end, as long as the tables are one; -1 after
+	self     int // pidfd of this process for the keeper, as long as the tables are one; -1 without
 	detached bool
 	pending  []*Call
 	closing  []*Call
@@ -116,9 +133,9 @@ type Namespaces struct {
 // keeperStack is the size of the keeper's stack in bytes; its code is a loop.
 const keeperStack = 32 << 10
 
-// patience bounds the executor's wait for the keeper, as long as they have one descriptor table and so it cannot see that the
-// keeper is gone.
-const patience = 2 * time.Minute
+// pulse is how often the executor looks whether the keeper is gone, as long as they have one descriptor table and so it cannot
+// hear of that.
+const pulse = 200 * time.Millisecond
 
 // NewNamespaces clones a process into new namespaces (CLONE_NEW… flags of clone(2)). The calling goroutine must be locked to
 // a thread that outlives them, and must not be in a Landlock domain that handles files: those forbid to mount.
@@ -127,15 +144,16 @@ func NewNamespaces(flags uintptr) (*Namespaces, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	n := &Namespaces{socket: pair[0], theirs: pair[1], Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
+	n := &Namespaces{socket: pair[0], theirs: pair[1], self: -1, Init: flags&unix.CLONE_NEWPID != 0, User: flags&unix.CLONE_NEWUSER != 0}
 	n.self, err = unix.PidfdOpen(unix.Getpid(), 0)
 	if err == unix.ENOSYS {
 		// Every kernel with what the rest needs has it: this is a sandbox such as ours, which refuses namespaces too.
+		n.self = -1
 		n.release()
 		return nil, &CallError{MakeNamespaces, unix.EPERM}
 	}
 	if err == nil {
-		tv := unix.NsecToTimeval(int64(patience))
+		tv := unix.NsecToTimeval(int64(pulse))
 		err = unix.SetsockoptTimeval(n.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	}
 	if err == nil {
@@ -191,8 +209,9 @@ func (n *Namespaces) Wait() error {
 	var a answer
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a))
 	for {
+		// Before it is detached the keeper's end is in our own table too, so its death does not end this read.
 		got, err := unix.Read(n.socket, b)
-		if errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && !n.ended() {
 			continue
 		}
 		if err == nil && got != len(b) {
@@ -208,6 +227,13 @@ func (n *Namespaces) Wait() error {
 		return &CallError{calls[a.failed].What, syscall.Errno(a.errno)}
 	}
 	return nil
+}
+
+// ended tells whether the keeper is gone.
+func (n *Namespaces) ended() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, n.PID, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0 || errors.Is(err, unix.ECHILD)
 }
 
 // Detach ends the start: the keeper gets a descriptor table of its own with nothing in it but its socket and the kept
@@ -237,7 +263,7 @@ func (n *Namespaces) Detach(last []*Call, kept []int, capabilities uint64, closi
 	}
 	n.detached = true
 	_ = unix.Close(n.theirs)
-	_ = unix.Close(n.self)
+	n.closeSelf()
 	return nil
 }
 
@@ -290,7 +316,15 @@ func (n *Namespaces) Close() {
 	n.release()
 }
 
+func (n *Namespaces) closeSelf() {
+	if n.self >= 0 {
+		_ = unix.Close(n.self)
+		n.self = -1
+	}
+}
+
 func (n *Namespaces) release() {
+	n.closeSelf()
 	if n.socket >= 0 {
 		_ = unix.Close(n.socket)
 		n.socket = -1

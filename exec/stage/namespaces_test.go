@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,4 +50,28 @@ func TestKeeper(t *testing.T) {
 		t.Error(err)
 	}
 	n.Close()
+}
+
+// However long the executor takes between requests, the keeper waits; and the executor does not wait for a keeper that is gone.
+func TestKeeperWaits(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	n, err := NewNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWPID)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer n.Close()
+	call := []*Call{NewCall("getpid", unix.SYS_GETPID)}
+	for range 3 {
+		time.Sleep(2 * pulse)
+		if err := n.Do(call); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Kill(n.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Do(call); err == nil {
+		t.Error("the keeper was gone")
+	}
 }

@@ -132,14 +132,16 @@ func (v *View) Seal() error {
 	var calls, closing []*stage.Call
 	var kept []int
 	var capabilities uint64
+	if v.spec.Mount {
+		calls = v.show() // a denial is a later mount: it also holds for files of ours, and directories that they are in
+	}
 	if v.covers != nil {
-		calls, closing = v.cover(), v.uncover()
+		calls, closing = append(calls, v.cover()...), v.uncover()
 		if len(closing) > 0 {
 			kept, capabilities = v.covers.Descriptors(), closingCapabilities
 		}
 	}
 	if v.spec.Mount {
-		calls = append(calls, v.show()...)
 		calls = append(calls,
 			stage.NewCall("unmount our own files", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH),
 			stage.NewCall("chdir to the root", unix.SYS_CHDIR, "/"))

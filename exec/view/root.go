@@ -150,7 +150,8 @@ func (l *layout) open() (calls []*stage.Call) {
 				continue
 			}
 			tree, open := openTree(Mount{Source: filepath.Join(a.host, e.name)})
-			tree.MayMiss() // gone meanwhile
+			tree.MayMiss()                           // gone meanwhile
+			tree.Args[2] |= unix.AT_SYMLINK_NOFOLLOW // it was none
 			e.tree = tree
 			calls = append(calls, open...)
 		}

@@ -24,7 +24,8 @@ import (
 	"github.com/sandlock-go/sandlock/exec/stage"
 )
 
-// Spec says what the command is to see. Paths are absolute and clean.
+// Spec says what the command is to see. Paths are absolute and clean; those of the host, Root and the sources of Mounts, lead
+// through no links.
 type Spec struct {
 	IDs      *IDs   // what the user and group are inside; nil: the same
 	User     bool   // make a user namespace; needed where this process may not mount, or for IDs
@@ -128,6 +129,25 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	overlay, opened := v.openOverlay()
 	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
+	made := calls
+	defer func() { stage.CloseTrees(made) }()
+	if len(trees) > 0 || l.tree != nil {
+		if err := v.do(calls); err != nil {
+			return err
+		}
+		for i, m := range v.spec.Mounts {
+			if err := isAt(trees[i], m.Source); err != nil {
+				return err
+			}
+		}
+		if l.tree != nil {
+			if err := isAt(l.tree, l.root); err != nil {
+				return err
+			}
+		}
+		calls = nil
+	}
+	opening := len(calls)
 	calls = append(calls, l.enter()...)
 	calls = append(calls, devices.attach()...)
 	calls = append(calls, proc.attach()...)
@@ -150,7 +170,9 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 		calls = append(calls, readOnly(dir)...)
 	}
 	v.root = stage.NewCall("open the root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err := v.do(append(calls, v.root)); err != nil {
+	calls = append(calls, v.root)
+	made = append(made[:len(made):len(made)], calls[opening:]...)
+	if err := v.do(calls); err != nil {
 		return err
 	}
 	v.Root = kernel.NewRoot(int(v.root.Result))
@@ -201,6 +223,27 @@ func openTree(m Mount) (tree *stage.Call, calls []*stage.Call) {
 		calls = append(calls, setAttributes(tree, m.Source, unix.MOUNT_ATTR_RDONLY, unix.AT_RECURSIVE))
 	}
 	return tree, calls
+}
+
+// isAt checks that a tree is of the source, whose path has no links: a command of another sandbox that runs now may have put
+// one on the way after the path was looked at.
+func isAt(tree *stage.Call, source string) error {
+	fd, err := unix.Openat2(unix.AT_FDCWD, source, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", source, err)
+	}
+	defer unix.Close(fd)
+	var opened, there unix.Stat_t
+	if err = unix.Fstat(int(tree.Result), &opened); err == nil {
+		err = unix.Fstat(fd, &there)
+	}
+	if err == nil && (opened.Dev != there.Dev || opened.Ino != there.Ino) {
+		err = unix.ESTALE
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", source, err)
+	}
+	return nil
 }
 
 func setAttributes(tree *stage.Call, what string, set uint64, flags int) *stage.Call {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,6 +50,18 @@ func (v *View) names(t *testing.T, path string) string {
 	return strings.Join(names, " ")
 }
 
+func names(t *testing.T, dir string) string {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range list {
+		all = append(all, e.Name())
+	}
+	return strings.Join(all, " ")
+}
+
 func TestView(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"src/a": "A", "src/sub/b": "B", "root/etc/hosts": "old", "root/usr/x": "X", "file": "F"} {
@@ -79,6 +92,15 @@ func TestView(t *testing.T) {
 			t.Error(err)
 		}
 		t.Log(v.names(t, "/"), v.names(t, "/proc")[:40])
+		v.Close()
+		for _, name := range strings.Fields(names(t, "/proc/self/fd")) {
+			var fs unix.Statfs_t
+			if fd, err := strconv.Atoi(name); err == nil && fd > 2 && unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+				if where, _ := os.Readlink("/proc/self/fd/" + name); where != "/dev/null" { // a devtmpfs looks the same
+					t.Error("descriptor", fd, "is left:", where)
+				}
+			}
+		}
 	})
 	t.Run("root", func(t *testing.T) {
 		v := open(t, Spec{
