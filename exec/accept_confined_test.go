@@ -43,7 +43,7 @@ exit 0`
 			`denied openat /home/secret` + who + `EACCES: needs read_file \(3 times\)`,
 			`denied \S+ /home/secret` + who + `EACCES: the file is not beneath a write grant \(2 times\)`,
 			`denied openat /etc` + who + `EACCES: needs make_reg; closest is filesystem\.read\[2\] at \S+\.cue:\d+:\d+`,
-			`denied openat /m/file` + who + `EACCES: needs write_file, truncate; closest is filesystem\.mount\[0\] at \S+\.cue:\d+:\d+`,
+			`denied openat /m/file` + who + `EROFS: mounted read-only at \S+\.cue:\d+:\d+ \(filesystem\.mount\[0\]\)`,
 			`denied rename /home` + who,
 			`denied connect /home/s` + who + `EACCES: the socket is not beneath a write grant`,
 		} {

@@ -19,10 +19,13 @@ var KernelClosed = []string{
 	"/proc/kpagecount",    // how often each page is mapped: side channels, Rowhammer
 	"/proc/kpageflags",    // the same
 	"/proc/latency_stats", // what other processes wait for
+	"/proc/pagetypeinfo",  // how physical memory is laid out
 	"/proc/sched_debug",   // other processes by name
 	"/proc/scsi",          // takes commands to add and remove devices
+	"/proc/slabinfo",      // the kernel's own memory, by kind
 	"/proc/sysrq-trigger", // reboots the host
 	"/proc/timer_list",    // addresses in the kernel, other processes' timers
+	"/proc/vmallocinfo",   // addresses in the kernel
 
 	"/sys/class/net",           // the network interfaces of the host
 	"/sys/devices/virtual/net", // the same

@@ -4,6 +4,7 @@ import (
 	"github.com/sandlock-go/sandlock/compiler/diag"
 	"github.com/sandlock-go/sandlock/compiler/lower"
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/ir/abi"
 )
 
 func checkProgram(c *checker) {
@@ -14,7 +15,28 @@ func checkProgram(c *checker) {
 	if len(p.PassEnv.Items) > 0 && !p.CleanEnv.V {
 		c.add(diag.At(p.PassEnv.Origin, "no-effect", "everything is inherited anyway").AsWarning().WithHint("write program.clean_env: true"))
 	}
+	checkCapabilities(c)
 }
+
+// checkCapabilities warns of those for which the kernel does not ask Landlock: with them the /proc files of any process of the
+// user tell of its memory and environment, the executor's included (perfmon_capable in fs/proc, Linux 6.13).
+func checkCapabilities(c *checker) {
+	if c.Filesystem.Proc.V != "host" {
+		return
+	}
+	for _, it := range c.Program.Capabilities.Items {
+		if n, ok := abi.CapabilityByName(it.V); ok && (n == unixPerfmon || n == unixSysAdmin) {
+			c.add(diag.At(it.Origin, "exposes", "with it the command may read the environment and the memory map of processes outside of the sandbox").AsWarning().
+				WithHint(`write filesystem.proc: "private"`))
+		}
+	}
+}
+
+// Numbers of capabilities (linux/capability.h).
+const (
+	unixSysAdmin = 21
+	unixPerfmon  = 38
+)
 
 // checkSupervisor refuses what only a supervisor can enforce in a policy that has none: to drop it would weaken the
 // policy behind its author's back.

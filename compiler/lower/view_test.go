@@ -134,7 +134,7 @@ func TestKernelPaths(t *testing.T) {
 	p.Filesystem.Tmp, p.Filesystem.Proc.V = str("private"), "host"
 	p.Filesystem.Read, p.Filesystem.Write = paths("/proc", "/proc/kcore"), paths("/proc/sys/vm")
 	v := lowered(p).Program.View
-	if len(v.Masks) != 14 || !slices.Equal(v.ReadOnly, []string{"/proc/sys"}) {
+	if len(v.Masks) != 17 || !slices.Equal(v.ReadOnly, []string{"/proc/sys"}) {
 		t.Errorf("got masks %v and read-only %v", v.Masks, v.ReadOnly)
 	}
 }
