@@ -171,7 +171,7 @@ func (s *stage) applyOne(at *places, r *record) error {
 	}
 	switch {
 	case r.Op == opDrop:
-		err = s.sys.rename(dir, name, s.old, r.slot(), unix.RENAME_NOREPLACE)
+		err = s.move(dir, name, s.old, r.slot())
 		if err == nil {
 			err = s.cameOut(s.old, r)
 		}
@@ -198,12 +198,15 @@ func (s *stage) applyOne(at *places, r *record) error {
 	if err != nil || r.Mode == 0 {
 		return err
 	}
-	node, err := openat(dir, name, unix.O_PATH|unix.O_DIRECTORY)
+	node, err := openDir(dir, name) // the mode that it has for now lets us
 	if err != nil {
 		return err
 	}
 	defer unix.Close(node)
-	return s.sys.chmod(node, r.Mode)
+	if err := s.sys.chmod(node, r.Mode); err != nil {
+		return err
+	}
+	return s.sys.fsync(node)
 }
 
 // move renames to where nothing is. Where the file system cannot promise that, it looks first.
@@ -358,11 +361,17 @@ func (s *stage) undoOne(at *places, r *record) error {
 	}
 	placed := r.New != nil && now != nil && now.Ino == r.New.Ino
 	original := 0 // where the original is: a directory of the stage
+	mode := uint32(0)
 	switch {
 	case inOld != nil:
-		original = s.old
+		original, mode = s.old, inOld.Mode
 	case r.Old != nil && inNew != nil && inNew.Ino != r.New.Ino:
-		original = s.new
+		original, mode = s.new, inNew.Mode
+	}
+	if original != 0 { // after a power loss it may have its old mode already
+		if err := s.movable(original, r.slot(), mode); err != nil {
+			return err
+		}
 	}
 	if placed {
 		if err := s.movable(dir, name, now.Mode); err != nil {
@@ -421,7 +430,7 @@ func (b *Branch) writeBaseline(s *stage) error {
 	at := s.places()
 	defer at.close()
 	err = s.each(func(r *record) error {
-		if r.Op == opEnd || len(r.Path) == 0 || r.Op != opDir && r.Old == nil {
+		if r.Op == opEnd || len(r.Path) == 0 || r.Op != opDir && r.Old == nil || r.Dirty {
 			return nil
 		}
 		parent, name := split(string(r.Path))

@@ -96,7 +96,7 @@ var errBusy = errors.New("in use by another process")
 // off it.
 //
 // A command must not run in the branch before [Branch.Settle].
-func New(base, workdir string, o Options) (b *Branch, err error) {
+func New(base, workdir string, o Options) (_ *Branch, err error) {
 	real, err := filepath.Abs(workdir)
 	if err == nil {
 		real, err = filepath.EvalSymlinks(real)
@@ -104,7 +104,7 @@ func New(base, workdir string, o Options) (b *Branch, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("workdir %q: %w", workdir, err)
 	}
-	b = &Branch{base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
+	b := &Branch{base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
 	b.notes = notes{Workdir: real, Created: time.Now(), Options: o, Pid: os.Getpid(), PidStart: startTime(os.Getpid()), Boot: bootID()}
 	defer func() {
 		if err != nil {
@@ -190,7 +190,7 @@ func Open(base, id string) (*Branch, error) {
 }
 
 // open opens a branch for what needs neither its lock nor its workdir.
-func open(base, id string) (b *Branch, err error) {
+func open(base, id string) (_ *Branch, err error) {
 	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
 		return nil, fmt.Errorf("branch %q: no such name of a branch", id)
 	}
@@ -199,7 +199,7 @@ func open(base, id string) (b *Branch, err error) {
 		return nil, err
 	}
 	defer unix.Close(root)
-	b = &Branch{id: id, base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
+	b := &Branch{id: id, base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
 	defer func() {
 		if err != nil {
 			b.Close()

@@ -44,6 +44,8 @@ type kept struct {
 	Reason string
 	Detail string
 	Root   *meta `json:",omitempty"` // the workdir's, before a commit began
+	Ctime  stamp `json:",omitempty"` // that an undone commit left the workdir with, if nobody else had changed it
+	Dirty  bool  `json:",omitempty"` // somebody else had
 	Done   bool  `json:",omitempty"` // the commit is over but for the cleanup; Root is what the workdir is to have
 }
 
@@ -148,7 +150,18 @@ func (b *Branch) failed(err error, undone bool) error {
 
 // defers marks a branch whose commit failed without a trace in the workdir.
 func (b *Branch) defers(err error) error {
-	return b.keep(&kept{Reason: ReasonDeferred, Detail: err.Error()})
+	k := &kept{Reason: ReasonDeferred, Detail: err.Error()}
+	if was, _ := b.kept(); was != nil {
+		k.Ctime, k.Dirty = was.Ctime, was.Dirty
+		if was.Reason == ReasonInterrupted && !was.Dirty {
+			st, err := fstat(b.workdir)
+			if err != nil {
+				return err
+			}
+			k.Ctime = stampOf(st.Ctim)
+		}
+	}
+	return b.keep(k)
 }
 
 func (b *Branch) commit(o CommitOptions) error {
@@ -162,6 +175,9 @@ func (b *Branch) commit(o CommitOptions) error {
 		return b.failed(opError("look at", "", err), true)
 	}
 	p := &planner{b: b, force: o.Force, root: root}
+	if k, err := b.kept(); err == nil && k != nil {
+		p.rootCtime = k.Ctime
+	}
 	p.sys = b.sys
 	if p.baseline, err = b.openBaseline(); err != nil {
 		return b.failed(err, true)

@@ -70,9 +70,10 @@ type record struct {
 	Op     string    `json:"op"`
 	Path   []byte    `json:"path"`
 	Slot   int64     `json:"slot,omitempty"`
-	Old    *identity `json:"old,omitempty"`  // what is in the place
-	New    *identity `json:"new,omitempty"`  // what is put there
-	Mode   uint32    `json:"mode,omitempty"` // that a new directory gets once it is in place, where it cannot be moved with it
+	Old    *identity `json:"old,omitempty"`   // what is in the place
+	New    *identity `json:"new,omitempty"`   // what is put there
+	Mode   uint32    `json:"mode,omitempty"`  // that a new directory gets once it is in place, where it cannot be moved with it
+	Dirty  bool      `json:"dirty,omitempty"` // the directory was changed outside, without a conflict
 	Before *meta     `json:"before,omitempty"`
 	After  *meta     `json:"after,omitempty"`
 }
@@ -113,8 +114,8 @@ func newStage(s sys, workdir int) *stage {
 }
 
 // makeStage makes one in a workdir that has none.
-func makeStage(s sys, workdir int, id stageID) (st *stage, err error) {
-	st = newStage(s, workdir)
+func makeStage(s sys, workdir int, id stageID) (_ *stage, err error) {
+	st := newStage(s, workdir)
 	st.id = id
 	defer func() {
 		if err != nil {
@@ -295,6 +296,11 @@ func (s *stage) remove(root *meta) error {
 	for _, name := range []string{"new", "old", "links", "journal", ".state.new", ".id.new", "id"} {
 		if err := removeTree(s.sys, s.dir, name); err != nil {
 			return opError("clean up", stageName, err)
+		}
+	}
+	if root != nil { // whose mode it has already, perhaps, and gets again
+		if err := s.writable(s.workdir); err != nil {
+			return opError("make writable", "", err)
 		}
 	}
 	if err := removeTree(s.sys, s.workdir, stageName); err != nil {

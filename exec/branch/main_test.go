@@ -124,7 +124,16 @@ type world struct {
 
 func newWorld(t testing.TB, s setting) *world {
 	t.Helper()
-	w := &world{t: t, setting: s, dir: temporary(t, scratch)}
+	return newWorldIn(t, s, scratch)
+}
+
+// newWorldIn makes one in a directory; with its storage on another file system it is in scratch all the same.
+func newWorldIn(t testing.TB, s setting, dir string) *world {
+	t.Helper()
+	if s.memory {
+		dir = scratch
+	}
+	w := &world{t: t, setting: s, dir: temporary(t, dir)}
 	w.workdir, w.base = filepath.Join(w.dir, "w"), filepath.Join(w.dir, "base")
 	if s.memory {
 		w.base = filepath.Join(temporary(t, "/dev/shm"), "base")

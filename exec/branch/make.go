@@ -110,8 +110,8 @@ func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
 	}
 	p.files++
 	if p.bulk || p.files > fewFiles || m.Mode&unix.S_IFMT != unix.S_IFREG {
-		p.bulk = p.bulk || p.files > fewFiles
-		return nil // a link, FIFO or socket is all in its directory and inode, which go with the directory's sync
+		p.bulk = true // there is no fsync of a link, FIFO or socket
+		return nil
 	}
 	fd, _, err := openRegular(dir, name)
 	if err != nil { // no permission to read it
@@ -174,9 +174,6 @@ func (p *planner) makeDir(at *dirs, name string, up upperEntry, as string, m *me
 				return opError("prepare", join(string(p.path), n), err)
 			}
 		}
-		if !p.bulk {
-			return p.sys.fsync(below.low)
-		}
 		return nil
 	})
 	if err != nil {
@@ -191,5 +188,14 @@ func (p *planner) makeDir(at *dirs, name string, up upperEntry, as string, m *me
 		return 0, err
 	}
 	defer unix.Close(node)
-	return final, setMeta(p.sys, node, m)
+	if err := setMeta(p.sys, node, m); err != nil || p.bulk {
+		return final, err
+	}
+	fd, err := openDir(at.low, as)
+	if err != nil { // no permission to read it
+		p.bulk = true
+		return final, nil
+	}
+	defer unix.Close(fd)
+	return final, p.sys.fsync(fd)
 }

@@ -26,13 +26,15 @@ import (
 
 type planner struct {
 	walk
-	b     *Branch
-	force bool
-	root  *meta // of the workdir, before the stage is made
-	stage *stage
-	slot  int64
-	bulk  bool // not all that was made was synced one by one
-	files int  // that were
+	b         *Branch
+	force     bool
+	root      *meta // of the workdir, before the stage is made
+	dirty     bool  // somebody changed the workdir itself since
+	rootCtime stamp // that an undone commit left it with
+	stage     *stage
+	slot      int64
+	bulk      bool // not all that was made was synced one by one
+	files     int  // that were
 
 	open      []openDirRecord // the merged directories on the way
 	conflicts []string
@@ -66,13 +68,16 @@ func (p *planner) touched(path string, low *unix.Stat_t) bool {
 	if p.force || stampOf(low.Ctim) <= p.b.notes.Start {
 		return false
 	}
+	if path == "" {
+		return stampOf(low.Ctim) != p.rootCtime
+	}
 	return !p.baseline.has(path, low)
 }
 
 // begin makes sure that there is a stage, and that the directories on the way are in the journal.
 func (p *planner) begin() (err error) {
 	if p.stage == nil {
-		if err := p.b.keep(&kept{Reason: ReasonInterrupted, Root: p.root}); err != nil {
+		if err := p.b.keep(&kept{Reason: ReasonInterrupted, Root: p.root, Dirty: p.dirty}); err != nil {
 			return err
 		}
 		if p.root.Mode&0o300 != 0o300 && os.Geteuid() != 0 {
@@ -91,7 +96,7 @@ func (p *planner) begin() (err error) {
 			continue
 		}
 		d.written = true
-		if err := p.stage.append(&record{Op: opDir, Path: p.path[:d.length], Before: d.before}); err != nil {
+		if err := p.stage.append(&record{Op: opDir, Path: p.path[:d.length], Before: d.before, Dirty: d.touched}); err != nil {
 			return err
 		}
 	}
@@ -131,6 +136,9 @@ func (p *planner) dir(at, parent *dirs, name string, up upperEntry, low *unix.St
 
 func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string, before, after *meta) error {
 	touched := p.touched(path, low)
+	if path == "" {
+		p.dirty = touched
+	}
 	if touched {
 		if !after.equal(before) { // by whom it was changed cannot be told
 			p.conflict(path)
