@@ -25,7 +25,7 @@ func (p *planner) deny(rule Rule) {
 func (p *planner) follow(rule Rule, name string, kind Kind) {
 	to, err := p.view.resolve(name)
 	if err != nil {
-		if p.matters(name, kind) || !errors.Is(err, errSelf) {
+		if p.matters(name, kind) || !errors.Is(err, ErrSelf) {
 			p.fail(rule, name, err)
 		}
 		return

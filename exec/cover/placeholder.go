@@ -157,8 +157,8 @@ func (p *Plan) hold(v *view, m missing, outer string) error {
 	}
 	where := m.at
 	for _, name := range m.names[:len(m.names)-1] {
-		if err := unix.Mkdirat(dir, name, 0o755); err == nil {
-			if err := p.made(dir, join(where, name), name, true); err != nil {
+		if err := makeDir(dir, name); err == nil {
+			if err := p.made(dir, join(where, name), name); err != nil {
 				return err
 			}
 		} else if err != unix.EEXIST {
@@ -243,7 +243,7 @@ func create(dir int, name string) (fd int, err error) {
 // createNamed is create for file systems without unnamed files. The file is made under another name and renamed, so here too
 // it appears at once.
 func createNamed(dir int, name string) (fd int, err error) {
-	temporary := ".sandlock-" + strconv.Itoa(unix.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	temporary := temporaryName()
 	fd, err = unix.Openat(dir, temporary, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444)
 	if err != nil {
 		return -1, err
@@ -263,6 +263,31 @@ func createNamed(dir int, name string) (fd int, err error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// temporaryName is a name that nobody else has.
+func temporaryName() string {
+	return ".sandlock-" + strconv.Itoa(unix.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+}
+
+// makeDir makes a directory appear with its mark, so that whoever comes to use it knows that it goes with its last user. Where
+// the file system keeps no marks, or renames nothing without replacing, only this sandbox knows.
+func makeDir(dir int, name string) error {
+	temporary := temporaryName()
+	if err := unix.Mkdirat(dir, temporary, 0o755); err != nil {
+		return err
+	}
+	// The path has no links: the kernel just made it.
+	_ = unix.Lsetxattr(descriptor(dir)+"/"+temporary, directoryMark, []byte("1"), 0)
+	err := unix.Renameat2(dir, temporary, dir, name, unix.RENAME_NOREPLACE)
+	if err == nil {
+		return nil
+	}
+	_ = unix.Unlinkat(dir, temporary, unix.AT_REMOVEDIR)
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		return unix.Mkdirat(dir, name, 0o755)
+	}
+	return err
 }
 
 // prepare locks a new file and gives it its looks. Times come last: what is before would change them.
@@ -333,7 +358,7 @@ func lock(dir int, name string, want file) (fd int, err error) {
 }
 
 // made notes a directory that is to be removed at the end.
-func (p *Plan) made(dir int, full, name string, mark bool) error {
+func (p *Plan) made(dir int, full, name string) error {
 	f, err := statAt(dir, name)
 	if err != nil {
 		return raced(err)
@@ -344,10 +369,6 @@ func (p *Plan) made(dir int, full, name string, mark bool) error {
 		}
 	}
 	p.dirs = append(p.dirs, madeDir{path: full, name: name, dir: dir, id: f.id()})
-	if mark {
-		// Without the mark only this sandbox knows. The path has no links: the kernel just made it.
-		_ = unix.Lsetxattr(descriptor(dir)+"/"+name, directoryMark, []byte("1"), 0)
-	}
 	return nil
 }
 
@@ -369,7 +390,7 @@ func (p *Plan) marked(v *view, where, outer string) error {
 		if err != nil {
 			return err
 		}
-		if err := p.made(dir, where, name, false); err != nil {
+		if err := p.made(dir, where, name); err != nil {
 			return err
 		}
 		where = path.Dir(where)

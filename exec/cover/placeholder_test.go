@@ -133,7 +133,7 @@ func TestPlaceholders(t *testing.T) {
 			r := deniedRequest(dir, "a/x")
 			r.Protect = rules("protect", "/proc/self/x")
 			r.Grants = append(r.Grants, Grant{"/proc", true})
-			if _, err := Make(r); !errors.Is(err, errSelf) {
+			if _, err := Make(r); !errors.Is(err, ErrSelf) {
 				t.Errorf("got %v", err)
 			}
 			same(t, listing(t, dir), nil)

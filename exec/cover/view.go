@@ -143,7 +143,8 @@ type place struct {
 	shut bool
 }
 
-var errSelf = errors.New("leads to the files of a process, which are others for each one")
+// ErrSelf is a path that means another file to each process.
+var ErrSelf = errors.New("leads to the files of a process, which are others for each one")
 
 // resolve follows a path as the command would.
 func (v *view) resolve(p string) (to place, err error) {
@@ -158,7 +159,7 @@ func (v *view) resolve(p string) (to place, err error) {
 
 func (v *view) resolveOnce(p string) (place, error) {
 	if elems := split(p); len(elems) >= 2 && elems[0] == "proc" && (elems[1] == "self" || elems[1] == "thread-self") {
-		return place{}, errSelf
+		return place{}, ErrSelf
 	}
 	real, linked := p, false
 	fd, err := v.open(p, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
@@ -171,7 +172,7 @@ func (v *view) resolveOnce(p string) (place, error) {
 			}
 			if own := "/proc/" + strconv.Itoa(os.Getpid()); beneath(real, own) && !beneath(p, own) {
 				_ = unix.Close(fd)
-				return place{}, errSelf
+				return place{}, ErrSelf
 			}
 		}
 	}
@@ -215,7 +216,7 @@ func (v *view) trace(p string) (to place, through []string, err error) {
 		}
 		next := join(at, name)
 		if next == "/proc/self" || next == "/proc/thread-self" {
-			return place{}, through, errSelf
+			return place{}, through, ErrSelf
 		}
 		fd, openErr := v.open(next, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_NO_SYMLINKS)
 		switch openErr {
