@@ -1,0 +1,441 @@
+// Package branch is the copy-on-write branch of a working directory: what a command changes goes to an upper directory,
+// until it is committed to the workdir or thrown away.
+//
+// The view itself is a kernel overlayfs that the caller mounts on the workdir, with the options of [Branch.MountOptions] or
+// [Branch.Layers]: the lower layer is the real workdir, the upper one a directory in the branch. This package makes and finds
+// branches (base.go, branch.go), says what one changed (changes.go), and merges it such that after a crash at any point
+// [Recover] yields the old tree or the new one (commit.go tells the protocol).
+//
+// In: a storage base, a workdir. Out: branch directories, changes, a merged workdir, typed errors. It never mounts, starts no
+// process and reads no policy. Upper and lower are both taken as hostile: it follows no symbolic link in them, opens nothing
+// but regular files and directories, and keeps beneath both (node.go). No branch may be mounted, or written by anybody, while
+// it is looked at or committed: the caller ends all processes in it first.
+package branch
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options are what a branch is made with. They stay with it.
+type Options struct {
+	// Trusted has overlayfs keep its notes in trusted.overlay.* attributes, which takes root in the first user namespace, for
+	// the mount and for a commit. Otherwise they are in user.overlay.* ("userxattr"), which is right in a user namespace and
+	// for everybody else, since Linux 5.11.
+	Trusted bool
+	// Setuid has commit keep the setuid and setgid bits and the file capabilities that the command gave to files. Without, a
+	// file has those only if the workdir's file of its name had just the same. (The setgid bit of directories is no privilege.)
+	Setuid bool
+	// Devices has commit accept device nodes. Without, a branch with any is refused: there is an overlay that does not forbid
+	// to open them, but the workdir's file system might.
+	Devices bool
+}
+
+// Info is what is known of a branch by its own notes.
+type Info struct {
+	ID      string    // 32 hexadecimal digits
+	Dir     string    // of the branch
+	Workdir string    // as it was resolved when the branch was made
+	Created time.Time // by the clock of the executor
+	Pid     int       // of the executor that made it
+	Options Options
+	Alive   bool   // somebody holds its lock
+	Kept    string // why it was kept: one of the Reasons; "" if it was not
+	Detail  string // the error that it was kept for
+}
+
+// The reasons to keep a branch.
+const (
+	ReasonKept        = "kept"              // asked for
+	ReasonDeferred    = "commit-deferred"   // the commit failed before it changed anything, or it was taken back
+	ReasonInterrupted = "merge-interrupted" // the commit is under way, or was: see Recover
+)
+
+// notes is the file "meta" of a branch.
+type notes struct {
+	Workdir  string
+	Dev, Ino uint64
+	Created  time.Time
+	Start    stamp  // see settle
+	Inside   string `json:",omitempty"` // the storage base below the workdir, if it is
+	Pid      int
+	PidStart uint64 // starttime of /proc/<pid>/stat, in clock ticks: with Boot it tells apart processes of one number
+	Boot     string
+	Options  Options
+}
+
+// Branch is an open branch. Its descriptors and its lock are this process's until [Branch.Close].
+type Branch struct {
+	id    string
+	base  string
+	notes notes
+	sys   sys
+
+	dir     int  // O_RDONLY, holds the lock
+	workdir int  // O_RDONLY
+	upper   int  // O_RDONLY
+	copies  bool // the upper is on another mount than the workdir: nothing can be linked
+}
+
+// errBusy is a branch that another process uses.
+var errBusy = errors.New("in use by another process")
+
+// New makes a branch of a workdir in a base (see [Base]). The workdir may be relative or named by a symbolic link. Where the
+// base lies inside the workdir, the branch hides the base: the upper starts with a whiteout in its place, and a commit keeps
+// off it.
+//
+// A command must not run in the branch before [Branch.Settle].
+func New(base, workdir string, o Options) (_ *Branch, err error) {
+	real, err := filepath.Abs(workdir)
+	if err == nil {
+		real, err = filepath.EvalSymlinks(real)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("workdir %q: %w", workdir, err)
+	}
+	b := &Branch{base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
+	b.notes = notes{Workdir: real, Created: time.Now(), Options: o, Pid: os.Getpid(), PidStart: startTime(os.Getpid()), Boot: bootID()}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	if err := b.openWorkdir(true); err != nil {
+		return nil, err
+	}
+	if unfinished(b.workdir) {
+		return nil, &UnfinishedError{Workdir: real}
+	}
+	root, err := openBase(base)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	var id [16]byte
+	rand.Read(id[:])
+	b.id = hex.EncodeToString(id[:])
+	if err := b.sys.mkdir(root, b.id, 0o700); err != nil {
+		return nil, opError("create branch", b.Dir(), err)
+	}
+	defer func() {
+		if err != nil {
+			_ = removeTree(kernelSys{}, root, b.id)
+		}
+	}()
+	if b.dir, err = openDir(root, b.id); err != nil {
+		return nil, opError("open branch", b.Dir(), err)
+	}
+	if err := unix.Flock(b.dir, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, opError("lock branch", b.Dir(), err)
+	}
+	if b.notes.Inside, err = b.inside(); err != nil {
+		return nil, err
+	}
+	b.notes.Start = b.now(unix.CLOCK_REALTIME)
+	for _, name := range []string{"upper", "work"} {
+		if err := b.sys.mkdir(b.dir, name, 0o700); err != nil {
+			return nil, opError("create", name, err)
+		}
+	}
+	if b.upper, err = openDir(b.dir, "upper"); err != nil {
+		return nil, opError("open", "upper", err)
+	}
+	if err := b.like(b.upper, b.workdir, ""); err != nil {
+		return nil, opError("set up", "upper", err)
+	}
+	if b.notes.Inside != "" {
+		if err := b.hideBase(); err != nil {
+			return nil, opError("hide storage base", b.notes.Inside, err)
+		}
+	}
+	text, err := json.Marshal(&b.notes)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(b.sys, b.dir, "meta", text); err != nil {
+		return nil, opError("write", "meta", err)
+	}
+	return b, nil
+}
+
+// Open opens a branch that nobody else has open, and takes its lock.
+func Open(base, id string) (*Branch, error) {
+	b, err := open(base, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(b.dir, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		b.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errBusy
+		}
+		return nil, opError("lock branch", b.Dir(), err)
+	}
+	if err := b.openWorkdir(false); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// open opens a branch for what needs neither its lock nor its workdir.
+func open(base, id string) (_ *Branch, err error) {
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
+		return nil, fmt.Errorf("branch %q: no such name of a branch", id)
+	}
+	root, err := openBase(base)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	b := &Branch{id: id, base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	if b.dir, err = openDir(root, id); err != nil {
+		return nil, opError("open branch", b.Dir(), err)
+	}
+	text, err := readFile(b.dir, "meta")
+	if err == nil {
+		err = json.Unmarshal(text, &b.notes)
+	}
+	if err != nil {
+		return nil, opError("read notes of branch", b.Dir(), err)
+	}
+	if b.upper, err = openDir(b.dir, "upper"); err != nil {
+		return nil, opError("open upper of branch", b.Dir(), err)
+	}
+	return b, nil
+}
+
+func (b *Branch) openWorkdir(first bool) error {
+	fd, err := unix.Open(b.notes.Workdir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("workdir %q: %w", b.notes.Workdir, err)
+	}
+	b.workdir = fd
+	st, err := fstat(fd)
+	if err != nil {
+		return fmt.Errorf("workdir %q: %w", b.notes.Workdir, err)
+	}
+	if first {
+		b.notes.Dev, b.notes.Ino = st.Dev, st.Ino
+	} else if st.Ino != b.notes.Ino { // device numbers change with each boot, for some file systems
+		return fmt.Errorf("workdir %q: is not the directory any more that the branch was made of", b.notes.Workdir)
+	}
+	return nil
+}
+
+// Close gives up the descriptors and the lock; the branch stays as it is.
+func (b *Branch) Close() {
+	for _, fd := range []*int{&b.dir, &b.workdir, &b.upper} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+		}
+		*fd = -1
+	}
+}
+
+// ID is the name of the branch in its base.
+func (b *Branch) ID() string { return b.id }
+
+// Dir is the directory of the branch.
+func (b *Branch) Dir() string { return filepath.Join(b.base, b.id) }
+
+// Workdir is the real path of what the branch is of.
+func (b *Branch) Workdir() string { return b.notes.Workdir }
+
+// Lock is the descriptor whose lock says that the branch is alive. A process that inherits it keeps the branch alive.
+func (b *Branch) Lock() int { return b.dir }
+
+// like gives a directory of the upper what the lower's one has: mode, owner (as far as allowed), attributes and times.
+func (b *Branch) like(upper, lower int, path string) error {
+	m, err := metaOf(lower)
+	if err != nil {
+		return err
+	}
+	return opError("copy metadata of", path, setMeta(b.sys, upper, m))
+}
+
+// inside returns where the base is below the workdir; "" if it is not. It goes upwards from the base, so it does not matter
+// by which path or mount either was named.
+func (b *Branch) inside() (string, error) {
+	var names []string
+	at, err := openat(b.dir, "..", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return "", err
+	}
+	defer func() { unix.Close(at) }()
+	path := b.base
+	for {
+		st, err := fstat(at)
+		if err != nil {
+			return "", err
+		}
+		if st.Dev == b.notes.Dev && st.Ino == b.notes.Ino {
+			slices.Reverse(names)
+			if len(names) == 0 {
+				return "", fmt.Errorf("storage base %q is the workdir itself", b.base)
+			}
+			return strings.Join(names, "/"), nil
+		}
+		up, err := openat(at, "..", unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return "", err
+		}
+		above, err := fstat(up)
+		if err != nil || above.Dev != st.Dev || above.Ino == st.Ino {
+			unix.Close(up)
+			return "", err // another file system, or the top: the lower layer of an overlay ends at its file system's edge
+		}
+		real, err := os.Readlink(procPath(at))
+		if err != nil {
+			unix.Close(up)
+			return "", err
+		}
+		path = real
+		names = append(names, filepath.Base(path))
+		unix.Close(at)
+		at = up
+	}
+}
+
+// hideBase puts a whiteout where the base is, beneath directories that look like the lower's. (The kernel takes an upper that
+// lies in the lower; but the command would see the other branches there, and ELOOP in place of its own.)
+func (b *Branch) hideBase() error {
+	dirs := strings.Split(b.notes.Inside, "/")
+	type made struct{ upper, lower int }
+	at := made{b.upper, b.workdir}
+	stack := []made{at}
+	defer func() {
+		for _, m := range stack[1:] {
+			unix.Close(m.upper)
+			unix.Close(m.lower)
+		}
+	}()
+	for _, name := range dirs[:len(dirs)-1] {
+		if err := b.sys.mkdir(at.upper, name, 0o700); err != nil {
+			return err
+		}
+		up, err := openDir(at.upper, name)
+		if err != nil {
+			return err
+		}
+		low, err := pin(at.lower, name)
+		if err != nil {
+			unix.Close(up)
+			return err
+		}
+		at = made{up, low}
+		stack = append(stack, at)
+	}
+	if err := b.sys.mknod(at.upper, dirs[len(dirs)-1], unix.S_IFCHR, 0); err != nil {
+		return err
+	}
+	for i := len(stack) - 1; i >= 0; i-- {
+		if err := b.like(stack[i].upper, stack[i].lower, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// now is the time that the workdir's file system would give to a change just now: its clock is the kernel's, by the tick, or
+// a server's. An unnamed file tells without a change to the workdir. Where that cannot be made, the kernel's clocks tell what
+// the time is at most (fine), and at least (the tick): file systems take the tick's, or since Linux 6.13 the fine one.
+func (b *Branch) now(clock int32) stamp {
+	if fd, err := unix.Openat(b.workdir, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600); err == nil {
+		defer unix.Close(fd)
+		if st, err := fstat(fd); err == nil {
+			return stampOf(st.Ctim)
+		}
+	}
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		return stamp(time.Now().UnixNano())
+	}
+	return stampOf(t)
+}
+
+// Settle waits until every change to the workdir from now on has a later time than the branch: a tick of the kernel's clock,
+// mostly over by the time that this is called. A file changed after the branch was made is known by that (see plan.go).
+func (b *Branch) Settle() error {
+	deadline := time.Now().Add(3 * time.Second) // file systems that keep whole seconds
+	for b.now(unix.CLOCK_REALTIME_COARSE) <= b.notes.Start {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("clock of workdir %q stands still", b.notes.Workdir)
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
+	return nil
+}
+
+// List returns the branches of a base, by the time of their making. What is not a branch is left out.
+func List(base string) ([]Info, error) {
+	root, err := openBase(base)
+	if err != nil {
+		return nil, err
+	}
+	names, err := readNames(root)
+	unix.Close(root)
+	if err != nil {
+		return nil, opError("list", base, err)
+	}
+	var all []Info
+	for _, id := range names {
+		if info, err := Show(base, id); err == nil {
+			all = append(all, *info)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Info) int { return a.Created.Compare(b.Created) })
+	return all, nil
+}
+
+// Show returns what is known of a branch, which may be in use.
+func Show(base, id string) (*Info, error) {
+	b, err := open(base, id)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	info := &Info{ID: id, Dir: b.Dir(), Workdir: b.notes.Workdir, Created: b.notes.Created, Pid: b.notes.Pid, Options: b.notes.Options}
+	if err := unix.Flock(b.dir, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		info.Alive = true
+	}
+	if k, err := b.kept(); err == nil && k != nil {
+		info.Kept, info.Detail = k.Reason, k.Detail
+	}
+	return info, nil
+}
+
+// startTime is when a process started, in clock ticks since the boot (field 22 of /proc/pid/stat); 0 if it is gone.
+func startTime(pid int) uint64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(fields[19], 10, 64)
+	return n
+}
+
+func bootID() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+}

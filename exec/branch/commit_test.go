@@ -1,0 +1,297 @@
+package branch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestConflicts(t *testing.T) {
+	const before = "echo a > a; echo b > b; mkdir -p d/s e r; echo 1 > d/s/1; echo z > e/z; echo r > r/f"
+	for _, tc := range []struct {
+		name, inside, outside string
+		want                  []string // nil: no conflict
+	}{
+		{"modified by both", "echo x >> a", "echo y >> a", []string{"a"}},
+		{"same size and time", "echo x > a", "t=$(stat -c %y a); echo q > a; touch -d \"$t\" a", []string{"a"}},
+		{"removed inside", "rm a", "echo y >> a", []string{"a"}},
+		{"mode outside", "echo x >> a", "chmod 600 a", []string{"a"}},
+		{"replaced outside", "echo x >> a", "echo q > q; mv q a", []string{"a"}},
+		{"created by both", "echo x > n", "echo y > n", []string{"n"}},
+		{"directory created by both", "mkdir n; echo x > n/x", "mkdir n; echo y > n/y", nil}, // is merged
+		{"directory created by both, of other modes", "mkdir n; echo x > n/x", "mkdir -m 700 n; echo y > n/y", []string{"n"}},
+		{"modified below a removed directory", "rm -r d", "echo y >> d/s/1", []string{"d/s/1"}},
+		{"created below a removed directory", "rm -r d", "echo y > d/s/new", []string{"d/s", "d/s/new"}},
+		{"removed outside", "echo x >> a", "rm a", []string{"a"}},
+		{"directory removed outside", "echo x >> e/z", "rm -r e", []string{"e"}},
+		{"directory's mode by both", "chmod 700 e", "chmod 711 e", []string{"e"}},
+		{"other files", "echo x >> a; echo n > e/n", "echo y >> b; echo m > e/m; rm -r d", nil},
+		{"removed by both", "rm a", "rm a", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, setting{})
+			w.sh(before)
+			b := w.branch()
+			w.in(b, tc.inside)
+			w.sh(tc.outside)
+			mine := w.real()
+			err := b.Commit(CommitOptions{})
+			var conflict *ConflictError
+			switch {
+			case tc.want == nil:
+				if err != nil {
+					t.Errorf("commit: %v", err)
+				}
+				return
+			case !errors.As(err, &conflict):
+				t.Fatalf("commit: %v, want a conflict of %q", err, tc.want)
+			case !slices.Equal(conflict.Paths, tc.want):
+				t.Errorf("conflict of %q, want %q", conflict.Paths, tc.want)
+			}
+			w.same("workdir", w.real(), mine)
+			if info, err := Show(w.base, b.ID()); err != nil || info.Kept != ReasonDeferred || !strings.Contains(info.Detail, "changed outside") {
+				t.Errorf("show: %+v, %v", info, err)
+			}
+			if err := b.Commit(CommitOptions{}); !errors.As(err, &conflict) {
+				t.Errorf("second commit: %v, want the conflict again", err)
+			}
+			w.same("workdir", w.real(), mine)
+			if err := b.Commit(CommitOptions{Force: true}); err != nil {
+				t.Errorf("forced: %v", err)
+			}
+		})
+	}
+}
+
+// TestChangedMeanwhile has a file change after the plan.
+func TestChangedMeanwhile(t *testing.T) {
+	for _, script := range []string{"echo y >> b", "rm b", "chmod 600 b", "echo q > q; mv q b", "rm b; mkdir b"} {
+		w := newWorld(t, setting{})
+		w.sh("echo a > a; echo b > b; echo c > c")
+		b := w.branch()
+		w.in(b, "echo x >> a; echo x >> b; rm c")
+		var outside tree
+		b.sys = &meddler{before: func() {
+			w.sh(script)
+			outside = w.real().but("", stageName)
+			for p := range outside {
+				if strings.HasPrefix(string(unhex(p)), stageName) {
+					delete(outside, p)
+				}
+			}
+		}}
+		err := b.Commit(CommitOptions{})
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || !slices.Equal(conflict.Paths, []string{"b"}) {
+			t.Errorf("%s: commit: %v", script, err)
+		}
+		w.same(script, w.real().but(""), outside)
+	}
+}
+
+// meddler does something before the first name is exchanged.
+type meddler struct {
+	kernelSys
+	before func()
+}
+
+func (m *meddler) rename(fromDir int, from string, dir int, name string, flags uint) error {
+	if flags != 0 && m.before != nil {
+		m.before()
+		m.before = nil
+	}
+	return m.kernelSys.rename(fromDir, from, dir, name, flags)
+}
+
+// plain is a file system without the flags of renameat2.
+type plain struct{ kernelSys }
+
+func (p plain) rename(fromDir int, from string, dir int, name string, flags uint) error {
+	if flags != 0 {
+		return unix.EINVAL
+	}
+	return p.kernelSys.rename(fromDir, from, dir, name, flags)
+}
+
+func TestPlainRename(t *testing.T) {
+	w := newCrashWorld(t, setting{})
+	b, err := Open(w.base, w.id)
+	must(t, err)
+	b.sys = plain{}
+	must(t, b.Commit(CommitOptions{}))
+	w.same("committed", w.real().singles(), w.new)
+}
+
+func TestLock(t *testing.T) {
+	w := newWorld(t, setting{})
+	w.sh("echo a > a")
+	before := w.real()
+	b := w.branch()
+	w.in(b, "echo x >> a")
+	fd, err := unix.Open(w.workdir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	must(t, err)
+	must(t, unix.Flock(fd, unix.LOCK_EX))
+	var lock *LockError
+	if err := b.Commit(CommitOptions{Wait: 50 * time.Millisecond}); !errors.As(err, &lock) || !lock.Busy || lock.Dir != b.Dir() {
+		t.Errorf("commit under another's lock: %v", err)
+	}
+	w.same("workdir", w.real(), before)
+	time.AfterFunc(100*time.Millisecond, func() { unix.Close(fd) })
+	must(t, b.Commit(CommitOptions{}))
+	if err := b.Commit(CommitOptions{}); err == nil {
+		t.Error("second commit: no error")
+	}
+}
+
+// TestTogether commits branches of one workdir at the same time: those that touch one file conflict, others do not.
+func TestTogether(t *testing.T) {
+	w := newWorld(t, setting{})
+	w.sh("echo 0 > shared; for i in 0 1 2 3 4 5; do mkdir d$i; echo $i > d$i/f; done")
+	var branches []*Branch
+	for i := range 6 {
+		b := w.branch()
+		w.in(b, fmt.Sprintf("echo x >> d%d/f; echo n > n%d; if [ %d -lt 3 ]; then echo %d > shared; fi", i, i, i, i))
+		branches = append(branches, b)
+	}
+	errs := make([]error, len(branches))
+	var all sync.WaitGroup
+	for i, b := range branches {
+		all.Go(func() { errs[i] = b.Commit(CommitOptions{Wait: time.Minute}) })
+	}
+	all.Wait()
+	failed := 0
+	for i, err := range errs {
+		var conflict *ConflictError
+		_, there := w.real()[hexed(fmt.Sprintf("n%d", i))]
+		switch {
+		case errors.As(err, &conflict) && i < 3 && slices.Equal(conflict.Paths, []string{"shared"}):
+			failed++
+			if there {
+				t.Errorf("branch %d conflicts, and left something", i)
+			}
+		case err != nil || !there:
+			t.Errorf("branch %d: %v, committed: %v", i, err, there)
+		}
+	}
+	if failed != 2 {
+		t.Errorf("%d conflicts of three, want 2", failed)
+	}
+}
+
+func TestKeep(t *testing.T) {
+	w := newWorld(t, setting{})
+	w.sh("echo victim > victim")
+	b := w.branch()
+	w.in(b, "rm victim; echo NEW > added")
+	must(t, b.Keep("asked"))
+	if info, err := Show(w.base, b.ID()); err != nil || !info.Alive || info.Kept != ReasonKept || info.Detail != "asked" || info.Workdir != w.workdir {
+		t.Errorf("show: %+v, %v", info, err)
+	}
+	if _, err := Open(w.base, b.ID()); !errors.Is(err, errBusy) {
+		t.Errorf("open of an open branch: %v", err)
+	}
+	id := b.ID()
+	b.Close()
+	all, err := List(w.base)
+	if err != nil || len(all) != 1 || all[0].Alive || all[0].ID != id {
+		t.Errorf("list: %+v, %v", all, err)
+	}
+	b, err = Open(w.base, id)
+	must(t, err)
+	w.checkChangesLike(b, `A "added"`, `D "victim"`)
+	text, err := b.OpenNew("added")
+	must(t, err)
+	text.Close()
+	must(t, b.Commit(CommitOptions{}))
+	if got := w.real().paths(); !slices.Equal(got, []string{"", "added"}) {
+		t.Errorf("committed: %q", got)
+	}
+	if err := Discard(w.base, id); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("discard of what is gone: %v", err)
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	w := newCrashWorld(t, setting{})
+	b, err := Open(w.base, w.id)
+	must(t, err)
+	b.sys = &faulty{t: t, left: 60}
+	if _, dead := until(func() error { return b.Commit(CommitOptions{}) }); !dead {
+		t.Fatal("the commit was over before")
+	}
+	b.Close()
+	var unfinished *UnfinishedError
+	if _, err := New(w.base, w.workdir, Options{}); !errors.As(err, &unfinished) {
+		t.Errorf("new branch of an unfinished workdir: %v", err)
+	}
+	if id, err := Unfinished(w.workdir); err != nil || id != w.id {
+		t.Errorf("unfinished: %q, %v", id, err)
+	}
+	if err := Discard(w.base, w.id); !errors.As(err, &unfinished) {
+		t.Errorf("discard of an unfinished branch: %v", err)
+	}
+	w.recovered("recover", nil)
+}
+
+func TestWorkdirNames(t *testing.T) {
+	w := newWorld(t, setting{})
+	odd := filepath.Join(w.dir, `a:b,c\d e`)
+	must(t, os.Mkdir(odd, 0o755))
+	must(t, os.Symlink(odd, filepath.Join(w.dir, "link")))
+	base := filepath.Join(w.dir, `s:t,u\v`)
+	_, err := Base(base)
+	must(t, err)
+	b, err := New(base, filepath.Join(w.dir, "link"), Options{})
+	must(t, err)
+	defer b.Close()
+	if b.Workdir() != odd {
+		t.Errorf("workdir: %q", b.Workdir())
+	}
+	w.in(b, "echo a > a")
+	must(t, b.Commit(CommitOptions{}))
+	if _, err := os.Lstat(filepath.Join(odd, "a")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBase(t *testing.T) {
+	dir := temporary(t, scratch)
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	if got, err := Base(""); err != nil || got != filepath.Join(dir, "sandlock-cow") {
+		t.Errorf("default: %q, %v", got, err)
+	}
+	must(t, os.Chmod(filepath.Join(dir, "sandlock-cow"), 0o750))
+	tmp := temporary(t, scratch)
+	t.Setenv("TMPDIR", tmp)
+	want := filepath.Join(tmp, fmt.Sprintf("sandlock-cow-%d", os.Geteuid()))
+	if got, err := Base(""); err != nil || got != want {
+		t.Errorf("default where the first is open to others: %q, %v", got, err)
+	}
+	must(t, os.Remove(want))
+	must(t, os.Symlink(dir, want))
+	if got, err := Base(""); err == nil {
+		t.Errorf("planted symbolic link: %q, no error", got)
+	}
+	if _, err := Base(filepath.Join(tmp, "a/b")); err == nil {
+		t.Error("missing directory above: no error")
+	}
+	if _, err := New(dir, filepath.Join(tmp, "gone"), Options{}); err == nil {
+		t.Error("missing workdir: no error")
+	}
+	if os.Getuid() == 0 {
+		foreign := filepath.Join(tmp, "foreign")
+		must(t, os.Mkdir(foreign, 0o700))
+		must(t, os.Chown(foreign, nobody, nobody))
+		if _, err := Base(foreign); err == nil {
+			t.Error("another user's: no error")
+		}
+	}
+}

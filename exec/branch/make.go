@@ -1,0 +1,201 @@
+package branch
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// make makes an entry of the upper anew in the stage. On the workdir's own mount that is one more link to the upper's file,
+// whatever its size, so that the upper stays whole until the commit is over; names of one file stay names of one file. Else
+// it is a copy. For the top of what is put, mode is what it gets once it is in place, if not now: a directory without write
+// permission for its owner cannot be moved.
+func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *meta, top bool) (mode uint32, err error) {
+	from, to := at.up, at.low
+	m, err := metaAt(from, name)
+	if err != nil {
+		return 0, err
+	}
+	p.b.allowed(m, low)
+	if isDir(up.st) {
+		return p.makeDir(at, name, up, as, m, top)
+	}
+	if !p.b.copies {
+		err := p.sys.link(from, name, to, as)
+		if err == nil {
+			return 0, p.finish(to, as, m, true)
+		}
+		// EPERM: fs.protected_hardlinks, or a file system without links.
+		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
+			return 0, err
+		}
+		p.b.copies = errors.Is(err, unix.EXDEV)
+	}
+	if up.st.Nlink > 1 {
+		err := p.sys.link(p.stage.links, linkName(up.st), to, as)
+		if err == nil || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EMLINK) {
+			return 0, err
+		}
+	}
+	switch kindOf(up.st) {
+	case unix.S_IFREG:
+		err = p.copy(from, name, to, as)
+	case unix.S_IFLNK:
+		var text string
+		if text, err = readLink(from, name); err == nil {
+			err = p.sys.symlink(text, to, as)
+		}
+	default:
+		err = p.sys.mknod(to, as, kindOf(up.st)|0o600, int(up.st.Rdev))
+	}
+	if err == nil {
+		err = p.finish(to, as, m, false)
+	}
+	if err == nil && up.st.Nlink > 1 {
+		if err = p.sys.link(to, as, p.stage.links, linkName(up.st)); errors.Is(err, unix.EEXIST) {
+			err = nil
+		}
+	}
+	return 0, err
+}
+
+// copy makes a regular file with another's data.
+func (p *planner) copy(from int, name string, to int, as string) error {
+	source, st, err := p.openUpperFile(from, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(source)
+	fd, err := p.sys.create(to, as, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return p.sys.fill(fd, source, st.Size)
+}
+
+// openUpperFile opens one that its command may have left without permissions.
+func (p *planner) openUpperFile(dir int, name string) (int, *unix.Stat_t, error) {
+	fd, st, err := openRegular(dir, name)
+	if !errors.Is(err, unix.EACCES) {
+		return fd, st, err
+	}
+	node, err := pin(dir, name)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer unix.Close(node)
+	if err := p.sys.chmod(node, st.Mode|0o400); err != nil {
+		return -1, nil, err
+	}
+	fd, _, err = openRegular(dir, name)
+	return fd, st, errors.Join(err, p.sys.chmod(node, st.Mode))
+}
+
+// finish gives what was made its metadata, and syncs it. shared: it is the upper's own file, which has its metadata already,
+// but also the notes of overlayfs.
+func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
+	node, err := pin(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(node)
+	if shared {
+		err = p.strip(node, m)
+	} else {
+		err = setMeta(p.sys, node, m)
+	}
+	if err != nil {
+		return err
+	}
+	p.files++
+	if p.bulk || p.files > fewFiles || m.Mode&unix.S_IFMT != unix.S_IFREG {
+		p.bulk = true // there is no fsync of a link, FIFO or socket
+		return nil
+	}
+	fd, _, err := openRegular(dir, name)
+	if err != nil { // no permission to read it
+		p.bulk = true
+		return nil
+	}
+	defer unix.Close(fd)
+	return p.sys.fsync(fd)
+}
+
+// strip takes what does not belong into the workdir off a file of the upper.
+func (p *planner) strip(node int, m *meta) error {
+	now, err := metaOf(node)
+	if err != nil {
+		return err
+	}
+	names, err := xattrNames(node)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if overlayName(name) == "" {
+			continue
+		}
+		err := p.sys.removexattr(node, name)
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) { // a file that its owner may not write
+			if err = p.sys.chmod(node, now.Mode|0o200); err == nil {
+				err = p.sys.removexattr(node, name)
+				err = errors.Join(err, p.sys.chmod(node, now.Mode))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if now.equal(m) {
+		return nil
+	}
+	return setMeta(p.sys, node, m)
+}
+
+func (p *planner) makeDir(at *dirs, name string, up upperEntry, as string, m *meta, top bool) (uint32, error) {
+	if err := p.sys.mkdir(at.low, as, 0o700); err != nil {
+		return 0, err
+	}
+	err := p.down(at, name, as, func(below *dirs) error {
+		names, err := readNames(below.up)
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			e, err := p.b.look(below.up, n, up.notes.xwhiteouts)
+			if err != nil {
+				return opError("look at upper", join(string(p.path), n), err)
+			}
+			if e.st == nil {
+				continue
+			}
+			if _, err := p.make(below, n, e, n, nil, false); err != nil {
+				return opError("prepare", join(string(p.path), n), err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	final := uint32(0)
+	if top && m.Mode&0o200 == 0 {
+		final, m.Mode = m.Mode, m.Mode|0o700
+	}
+	node, err := pin(at.low, as)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(node)
+	if err := setMeta(p.sys, node, m); err != nil || p.bulk {
+		return final, err
+	}
+	fd, err := openDir(at.low, as)
+	if err != nil { // no permission to read it
+		p.bulk = true
+		return final, nil
+	}
+	defer unix.Close(fd)
+	return final, p.sys.fsync(fd)
+}

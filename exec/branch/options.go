@@ -1,0 +1,43 @@
+package branch
+
+import (
+	"strings"
+)
+
+// OverlayOptions are the mount options, besides the directories, that a branch must be mounted with:
+//
+//   - redirect_dir=nofollow, metacopy=off: without them an entry of the upper is the whole of what it stands for. Modules may
+//     have other defaults for root. (In a user namespace userxattr implies both.) A directory of the lower cannot be renamed
+//     then: EXDEV, on which mv copies. [Branch.Commit] refuses an upper that was written otherwise.
+//   - index=off, nfs_export=off: with an index, a write to one name of a lower file shows under its other names, of which the
+//     upper then knows nothing. Without, as with all copies, that write separates the names.
+//   - userxattr: see [Options.Trusted].
+//
+// xino has no effect on the upper; it may be as the caller likes.
+func OverlayOptions(o Options) []string {
+	all := []string{"redirect_dir=nofollow", "metacopy=off", "index=off", "nfs_export=off"}
+	if !o.Trusted {
+		all = append(all, "userxattr")
+	}
+	return all
+}
+
+// Layers are the directories of the mount: lower, upper and work. They are for fsconfig(2) (lowerdir+ since Linux 6.7), which
+// takes any name; in a string of options they must be escaped, as MountOptions does.
+func (b *Branch) Layers() (lower, upper, work string) {
+	return b.notes.Workdir, b.Dir() + "/upper", b.Dir() + "/work"
+}
+
+// MountOptions is all in one string, for mount(2) with type "overlay". It must be shorter than a page, 4096 bytes.
+func (b *Branch) MountOptions() string {
+	lower, upper, work := b.Layers()
+	return strings.Join(append(OverlayOptions(b.notes.Options),
+		"lowerdir="+lowerEscape.Replace(lower), "upperdir="+upperEscape.Replace(upper), "workdir="+upperEscape.Replace(work)), ",")
+}
+
+// In lowerdir a colon separates layers; a comma ends an option anywhere (ovl_parse_param_split_lowerdirs, ovl_next_opt in
+// fs/overlayfs/params.c).
+var (
+	lowerEscape = strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	upperEscape = strings.NewReplacer(`\`, `\\`, ",", `\,`)
+)
