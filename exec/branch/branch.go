@@ -279,7 +279,6 @@ func (b *Branch) inside() (string, error) {
 		return "", err
 	}
 	defer func() { unix.Close(at) }()
-	path := b.base
 	for {
 		st, err := fstat(at)
 		if err != nil {
@@ -306,8 +305,7 @@ func (b *Branch) inside() (string, error) {
 			unix.Close(up)
 			return "", err
 		}
-		path = real
-		names = append(names, filepath.Base(path))
+		names = append(names, filepath.Base(real))
 		unix.Close(at)
 		at = up
 	}

@@ -82,8 +82,6 @@ func (f *faulty) entry(dir int, name string) []string {
 	return []string{fmt.Sprint("name ", dev, ino, name), fmt.Sprint("in ", dev, ino)}
 }
 
-func (f *faulty) name(dir int, name string) string { return f.entry(dir, name)[0] }
-
 func (f *faulty) object(fd int) string {
 	dev, ino := f.id(fd)
 	return fmt.Sprint("object ", dev, ino)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -219,7 +218,9 @@ func child(name string, args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount("overlay", args[1], "overlay", 0, args[0]); err != nil {
+	if name == "plain" {
+		args[0] = ""
+	} else if err := unix.Mount("overlay", args[1], "overlay", 0, args[0]); err != nil {
 		return fmt.Errorf("mount overlay %s: %w", args[0], err)
 	}
 	if err := os.Chdir(args[1]); err != nil {
@@ -232,8 +233,8 @@ func child(name string, args []string) error {
 		if err := cmd.Run(); err != nil {
 			return err
 		}
-	case "model":
-		if err := errors.New("no model"); err != nil {
+	case "model", "plain":
+		if err := modelChild(args[2:]); err != nil {
 			return err
 		}
 	}
@@ -255,7 +256,7 @@ type entry struct {
 	UID, GID uint32
 	Size     int64
 	Mtime    int64
-	Data     string // digest of contents, or text of a link
+	Data     string // digest of contents, or text of a link in hexadecimal
 	Xattrs   map[string][]byte
 	Names    string // of a file with more than one: the first of them
 	Rdev     uint64
@@ -312,7 +313,8 @@ func snapshot(root string) (tree, error) {
 				return err
 			}
 		case unix.S_IFLNK:
-			e.Data, _ = os.Readlink(path)
+			text, _ := os.Readlink(path)
+			e.Data = hexed(text)
 		case unix.S_IFCHR, unix.S_IFBLK:
 			e.Rdev = st.Rdev
 		}

@@ -41,11 +41,12 @@ func (w *walk) down(at *dirs, up, low string, visit func(below *dirs) error) (er
 	w.path = append(w.path, cmp.Or(up, low)...)
 	w.depth++
 	if up != "" {
-		restore := func() {}
-		if below.up, restore, err = w.openUpper(at.up, up); err != nil {
+		fd, restore, err := w.openUpper(at.up, up)
+		if err != nil {
 			return opError("open in upper", string(w.path), err)
 		}
 		defer restore()
+		below.up = fd
 	}
 	if low != "" {
 		if below.low, err = openDir(at.low, low); err != nil {
