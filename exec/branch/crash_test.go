@@ -84,7 +84,7 @@ func (w *crashWorld) recovered(what string, between func(b *Branch) error) Outco
 // interrupted commits with a fault after each number of calls. A branch whose commit was undone is used again: what an undo
 // leaves must be as good as new.
 func interrupted(t *testing.T, s setting, fault func(f *faulty), after func(w *crashWorld, f *faulty, what string) Outcome) {
-	t.Run("few", func(t *testing.T) { interruptedIn(t, s, fewBefore, fewScript, 1, fault, after) })
+	t.Run("few", func(t *testing.T) { interruptedIn(t, s, fewBefore, fewScript, strideOf(s)/6+1, fault, after) })
 	t.Run("many", func(t *testing.T) { interruptedIn(t, s, crashBefore, crashScript, strideOf(s), fault, after) })
 }
 
@@ -122,15 +122,16 @@ func interruptedIn(t *testing.T, s setting, before, script string, stride int, f
 	}
 }
 
-// strideOf is 1, each call, for one setting, and with SANDLOCK_TEST_ALL for all.
+// strideOf tells how many calls of the large change set lie between two faults: all have theirs with SANDLOCK_SOAK, which takes
+// minutes. Of the small set it is a sixth of that, each in the first setting.
 func strideOf(s setting) int {
 	switch {
-	case testing.Short():
-		return 23
-	case s == setting{name: "userxattr"} && os.Getuid() == 0, os.Getenv("SANDLOCK_TEST_ALL") != "":
+	case os.Getenv("SANDLOCK_SOAK") != "":
 		return 1
+	case s == setting{name: "userxattr"} && os.Getuid() == 0:
+		return 5
 	}
-	return 7
+	return 43
 }
 
 // TestKilled dies after each call of a commit; of the recoveries each dies once too, somewhere.

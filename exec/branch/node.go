@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -293,21 +294,24 @@ func isWhiteout(st *unix.Stat_t) bool { return kindOf(st) == unix.S_IFCHR && st.
 
 // setMeta gives a pinned file a mode, an owner, attributes and times, in the order in which none undoes another: a change of
 // owner clears setuid bits and capabilities, and everything else changes a time. Owners are for the privileged: where chown
-// fails with EPERM, the file stays its maker's.
+// fails with EPERM, the file stays its maker's. A directory of the workdir that is somebody else's keeps its mode and gets the
+// times of the changes in it: nobody but its owner can set either, and the command could not.
 func setMeta(s sys, node int, want *meta) error {
 	now, err := metaOf(node)
 	if err != nil {
 		return err
 	}
 	link := want.Mode&unix.S_IFMT == unix.S_IFLNK
+	foreign := now.UID != os.Geteuid() && os.Geteuid() != 0
 	if now.UID != want.UID || now.GID != want.GID {
-		if err := s.chown(node, want.UID, want.GID); err != nil && !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("chown: %w", err)
+		chownErr := s.chown(node, want.UID, want.GID)
+		if chownErr != nil && !errors.Is(chownErr, unix.EPERM) {
+			return fmt.Errorf("chown: %w", chownErr)
 		}
 		if now, err = metaOf(node); err != nil {
 			return err
 		}
-		if !link { // what a chown clears is set again below, seen by now or not
+		if !link && chownErr == nil { // what a chown clears is set again below, seen by now or not
 			now.Mode = 0
 		}
 	}
@@ -335,11 +339,11 @@ func setMeta(s sys, node int, want *meta) error {
 		}
 	}
 	if !link && now.Mode != want.Mode {
-		if err := s.chmod(node, want.Mode); err != nil {
+		if err := s.chmod(node, want.Mode); err != nil && !(foreign && errors.Is(err, unix.EPERM)) {
 			return fmt.Errorf("chmod: %w", err)
 		}
 	}
-	if err := s.utimes(node, want.Atime.timespec(), want.Mtime.timespec()); err != nil {
+	if err := s.utimes(node, want.Atime.timespec(), want.Mtime.timespec()); err != nil && !(foreign && errors.Is(err, unix.EPERM)) {
 		return fmt.Errorf("set times: %w", err)
 	}
 	return nil
