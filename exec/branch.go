@@ -22,6 +22,7 @@ type BranchResult struct {
 	Review bool            // the changes were shown and dropped: see [Options.Review]
 	Dir    string          // where the branch is kept; "" if it is gone
 	Err    error           // why it could not be done: a *branch.ConflictError, *branch.LockError, …
+	Code   int             // that the run ends with for Err; 0 if it has one of its own
 }
 
 // Exit codes of a run whose command succeeded, and whose changes could not be applied (sysexits.h).
@@ -143,7 +144,8 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 	if b.Err != nil {
 		line.Reason = b.Err.Error()
 		if r.Code == 0 {
-			r.Code = commitCode(b.Err)
+			b.Code = BranchCode(b.Err)
+			r.Code = b.Code
 		}
 	}
 	s.options.Audit.Write(line)
@@ -191,7 +193,8 @@ func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
 	return result
 }
 
-func commitCode(err error) int {
+// BranchCode is the exit code for changes that could not be applied: CodeConflict or CodeCommit.
+func BranchCode(err error) int {
 	var conflict *branch.ConflictError
 	var lock *branch.LockError
 	if errors.As(err, &conflict) || errors.As(err, &lock) && lock.Busy {
