@@ -136,7 +136,7 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 	}
 	s.view.Close() // what the overlay is mounted in, and the placeholders in it
 	done := make(chan *BranchResult)
-	go func() { done <- s.settleBranch(s.branchAction(r, failed)) }()
+	go func() { done <- s.settleBranch(s.branchAction(r, failed), howEnded(r, failed)) }()
 	b := <-done
 	s.branch = nil
 	r.Branch = b
@@ -165,7 +165,22 @@ func (s *sandbox) branchAction(r *Result, failed bool) ir.BranchAction {
 	return s.program.Branch.OnError
 }
 
-func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
+// howEnded is why changes are kept, for who finds them.
+func howEnded(r *Result, failed bool) string {
+	switch {
+	case failed:
+		return "the executor failed"
+	case r.TimedOut:
+		return "the time limit was over"
+	case r.Limit != "":
+		return "the sandbox reached " + r.Limit
+	case r.Signal != 0:
+		return fmt.Sprintf("signal %d", r.Signal)
+	}
+	return fmt.Sprintf("exit code %d", r.Code)
+}
+
+func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResult {
 	b := s.branch
 	defer b.Close()
 	result := &BranchResult{ID: b.ID(), Action: action}
@@ -182,7 +197,7 @@ func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
 	case ir.BranchCommit:
 		result.Err = b.Commit(branch.CommitOptions{})
 	case ir.BranchKeep:
-		result.Err = b.Keep("filesystem.on_exit or on_error")
+		result.Err = b.Keep(ended)
 		result.Dir = b.Dir()
 	default:
 		result.Err = b.Abort()
@@ -203,12 +218,14 @@ func BranchCode(err error) int {
 	return CodeCommit
 }
 
-// dropBranch throws a branch away in which nothing has run.
+// dropBranch throws a branch away in which nothing has run; on another thread, as this one may be confined by now.
 func (s *sandbox) dropBranch() {
 	if s.branch == nil {
 		return
 	}
-	if err := s.branch.Abort(); err != nil {
+	done := make(chan error)
+	go func() { done <- s.branch.Abort() }()
+	if err := <-done; err != nil {
 		fmt.Fprintf(os.Stderr, "sandlock-exec: branch: %v\n", err)
 	}
 	s.branch.Close()
