@@ -85,18 +85,11 @@ func (s *sandbox) workdir(root string) (target, host string, err error) {
 		defer unix.Close(fd)
 		within = kernel.NewRoot(fd)
 	}
-	real, err := within.Real(path)
+	real, err := within.Real(path) // it is not mounted yet, but the links in it are the root's
 	if err != nil {
 		return "", "", err
 	}
-	if root == "" {
-		return real, real, nil
-	}
-	rest, err := filepath.Rel(root, real) // it is not mounted yet: its path is the host's
-	if err != nil {
-		return "", "", err
-	}
-	return filepath.Join("/", rest), real, nil
+	return real, filepath.Join(root, real), nil
 }
 
 // placeable repeats with what paths lead to what the compiler has checked of their texts.
