@@ -21,8 +21,13 @@ type branched struct {
 
 func newBranched(t *testing.T, u exectest.User) *branched {
 	t.Helper()
-	b := &branched{Box: exectest.NewBox(t, u)}
-	b.storage = b.Dir("storage")
+	return newBranchedIn(t, exectest.NewBox(t, u))
+}
+
+// newBranchedIn makes the storage of a box that is there.
+func newBranchedIn(t *testing.T, box *exectest.Box) *branched {
+	t.Helper()
+	b := &branched{Box: box, storage: box.Dir("storage")}
 	if err := os.Chmod(b.storage, 0o700); err != nil {
 		t.Fatal(err)
 	}
