@@ -442,3 +442,49 @@ func Test_branch_storage_elsewhere(t *testing.T) {
 		b.wantNone(t)
 	})
 }
+
+// Files of others: an ordinary user cannot copy them with their owner, so they stay as they are, and nothing else suffers.
+func Test_branch_files_of_others(t *testing.T) {
+	if !exectest.Self().Root() {
+		t.Skip("needs root to make files of others")
+	}
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := newBranched(t, u)
+		other := b.Work + "/other"
+		b.File(other, "theirs\n")
+		if err := os.Chown(other, 1234, 1234); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(other, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		r := b.Sh(b.policy(""), "cat other; (echo mine >>other) 2>&1 | grep -o 'Value too large'; echo 1 >new; exit 0")
+		if u.Root() {
+			wantRun(t, r, 0, "theirs")
+			wantFile(t, other, "theirs\nmine\n")
+		} else {
+			wantRun(t, r, 0, "theirs\nValue too large")
+			wantFile(t, other, "theirs\n")
+		}
+		wantFile(t, b.Work+"/new", "1\n")
+		var st syscall.Stat_t
+		if err := syscall.Lstat(other, &st); err != nil || st.Uid != 1234 || st.Gid != 1234 || st.Mode&0o7777 != 0o666 {
+			t.Errorf("uid %d, gid %d, mode %o, %v", st.Uid, st.Gid, st.Mode, err)
+		}
+		b.wantNone(t)
+	})
+}
+
+// What became of the branch is in the audit.
+func Test_branch_audit(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := newBranched(t, u)
+		for fields, want := range map[string]string{"": `"verdict":"commit"`, `on_exit: "abort"`: `"verdict":"abort"`, `on_exit: "keep"`: `"path":"` + b.storage} {
+			o := b.Opts(b.policy(fields), "/bin/sh", "-c", "echo 1 >new")
+			o.Flags = []string{"--audit", "-"}
+			if r := exectest.Run(t, o); r.Code != 0 || !strings.Contains(r.Stderr, `"event":"branch"`) || !strings.Contains(r.Stderr, want) {
+				t.Errorf("%s: exit %d, %s", fields, r.Code, r.Stderr)
+			}
+		}
+	})
+}
