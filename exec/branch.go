@@ -31,6 +31,14 @@ const (
 	CodeConflict = 75 // EX_TEMPFAIL: somebody else has changed the same, or is committing
 )
 
+// branchSetupError is a SetupError that keeps what it is of: who reads a *branch.UnfinishedError can do something about it.
+type branchSetupError struct {
+	*SetupError
+	cause error
+}
+
+func (e *branchSetupError) Unwrap() []error { return []error{e.SetupError, e.cause} }
+
 // openBranch makes the branch of the working directory, and has the view mount it.
 func (s *sandbox) openBranch(spec *view.Spec) error {
 	b := &s.program.Branch
