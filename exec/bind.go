@@ -225,7 +225,7 @@ func templates(p *ir.Program) []ir.Template {
 	for _, q := range p.Params {
 		list = append(list, q.Under...)
 	}
-	list = append(list, p.View.Root)
+	list = append(list, p.View.Root, p.Branch.Workdir, p.Branch.Storage)
 	for _, m := range p.View.Mounts {
 		list = append(list, m.Target, m.Source)
 	}

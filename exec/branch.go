@@ -22,6 +22,7 @@ type BranchResult struct {
 	Review bool            // the changes were shown and dropped: see [Options.Review]
 	Dir    string          // where the branch is kept; "" if it is gone
 	Err    error           // why it could not be done: a *branch.ConflictError, *branch.LockError, …
+	Code   int             // that the run ends with for Err; 0 if it has one of its own
 }
 
 // Exit codes of a run whose command succeeded, and whose changes could not be applied (sysexits.h).
@@ -29,6 +30,14 @@ const (
 	CodeCommit   = 74 // EX_IOERR: the commit failed
 	CodeConflict = 75 // EX_TEMPFAIL: somebody else has changed the same, or is committing
 )
+
+// branchSetupError is a SetupError that keeps what it is of: who reads a *branch.UnfinishedError can do something about it.
+type branchSetupError struct {
+	*SetupError
+	cause error
+}
+
+func (e *branchSetupError) Unwrap() []error { return []error{e.SetupError, e.cause} }
 
 // openBranch makes the branch of the working directory, and has the view mount it.
 func (s *sandbox) openBranch(spec *view.Spec) error {
@@ -84,18 +93,11 @@ func (s *sandbox) workdir(root string) (target, host string, err error) {
 		defer unix.Close(fd)
 		within = kernel.NewRoot(fd)
 	}
-	real, err := within.Real(path)
+	real, err := within.Real(path) // it is not mounted yet, but the links in it are the root's
 	if err != nil {
 		return "", "", err
 	}
-	if root == "" {
-		return real, real, nil
-	}
-	rest, err := filepath.Rel(root, real) // it is not mounted yet: its path is the host's
-	if err != nil {
-		return "", "", err
-	}
-	return filepath.Join("/", rest), real, nil
+	return real, filepath.Join(root, real), nil
 }
 
 // placeable repeats with what paths lead to what the compiler has checked of their texts.
@@ -135,7 +137,7 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 	}
 	s.view.Close() // what the overlay is mounted in, and the placeholders in it
 	done := make(chan *BranchResult)
-	go func() { done <- s.settleBranch(s.branchAction(r, failed)) }()
+	go func() { done <- s.settleBranch(s.branchAction(r, failed), howEnded(r, failed)) }()
 	b := <-done
 	s.branch = nil
 	r.Branch = b
@@ -143,7 +145,8 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 	if b.Err != nil {
 		line.Reason = b.Err.Error()
 		if r.Code == 0 {
-			r.Code = commitCode(b.Err)
+			b.Code = BranchCode(b.Err)
+			r.Code = b.Code
 		}
 	}
 	s.options.Audit.Write(line)
@@ -163,7 +166,22 @@ func (s *sandbox) branchAction(r *Result, failed bool) ir.BranchAction {
 	return s.program.Branch.OnError
 }
 
-func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
+// howEnded is why changes are kept, for who finds them.
+func howEnded(r *Result, failed bool) string {
+	switch {
+	case failed:
+		return "the executor failed"
+	case r.TimedOut:
+		return "the time limit was over"
+	case r.Limit != "":
+		return "the sandbox reached " + r.Limit
+	case r.Signal != 0:
+		return fmt.Sprintf("signal %d", r.Signal)
+	}
+	return fmt.Sprintf("exit code %d", r.Code)
+}
+
+func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResult {
 	b := s.branch
 	defer b.Close()
 	result := &BranchResult{ID: b.ID(), Action: action}
@@ -180,7 +198,7 @@ func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
 	case ir.BranchCommit:
 		result.Err = b.Commit(branch.CommitOptions{})
 	case ir.BranchKeep:
-		result.Err = b.Keep("filesystem.on_exit or on_error")
+		result.Err = b.Keep(ended)
 		result.Dir = b.Dir()
 	default:
 		result.Err = b.Abort()
@@ -191,7 +209,8 @@ func (s *sandbox) settleBranch(action ir.BranchAction) *BranchResult {
 	return result
 }
 
-func commitCode(err error) int {
+// BranchCode is the exit code for changes that could not be applied: CodeConflict or CodeCommit.
+func BranchCode(err error) int {
 	var conflict *branch.ConflictError
 	var lock *branch.LockError
 	if errors.As(err, &conflict) || errors.As(err, &lock) && lock.Busy {
@@ -200,12 +219,14 @@ func commitCode(err error) int {
 	return CodeCommit
 }
 
-// dropBranch throws a branch away in which nothing has run.
+// dropBranch throws a branch away in which nothing has run; on another thread, as this one may be confined by now.
 func (s *sandbox) dropBranch() {
 	if s.branch == nil {
 		return
 	}
-	if err := s.branch.Abort(); err != nil {
+	done := make(chan error)
+	go func() { done <- s.branch.Abort() }()
+	if err := <-done; err != nil {
 		fmt.Fprintf(os.Stderr, "sandlock-exec: branch: %v\n", err)
 	}
 	s.branch.Close()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/exec/branch"
 )
 
 // Cmd is a command in a sandbox, shaped like the standard library's os/exec: set the fields, then Run, Output, or Start
@@ -38,6 +39,11 @@ type Cmd struct {
 	// that a policy reads from the environment are read from Env; what the program itself has of them it keeps.
 	Helper      string
 	Nameservers []netip.AddrPort
+
+	// Review, if set, makes this a dry run: when all is over it is shown the branch of the working directory, whose changes are
+	// then dropped. A policy without a branch (filesystem.workdir) is refused. It runs on a goroutine of its own, and what it
+	// returns is in ExitStatus.Branch.
+	Review func(*branch.Branch) error
 
 	// As in os/exec: nil is /dev/null, an *os.File is handed over as it is, for anything else a goroutine copies.
 	Stdin          io.Reader
@@ -71,7 +77,7 @@ const (
 
 // ExitStatus is how a command ended.
 type ExitStatus struct {
-	Code     int           // the command's exit code; 128+Signal when a signal ended it; 124 when its time ran out
+	Code     int           // the command's exit code; 128+Signal when a signal ended it; 124 when its time ran out; Branch.Code
 	Signal   unix.Signal   // that ended it, 0 if none
 	Killed   bool          // by SIGKILL
 	TimedOut bool          // limits.time or Timeout ran out
@@ -79,7 +85,8 @@ type ExitStatus struct {
 	Duration time.Duration // wall clock
 	Detached int           // processes that were still alive when the command ended, and were killed
 	Peak     Peak
-	Denied   []Denial // with Explain
+	Denied   []Denial      // with Explain
+	Branch   *BranchResult // of the working directory; nil without one
 }
 
 // Success reports whether the command exited with code 0.
@@ -101,6 +108,8 @@ type ExitError struct {
 func (e *ExitError) Error() string {
 	s := e.Status
 	switch {
+	case e.Unwrap() != nil:
+		return e.Unwrap().Error()
 	case s.TimedOut:
 		return "time limit is over"
 	case s.Limit != "" && s.Killed:
@@ -109,6 +118,14 @@ func (e *ExitError) Error() string {
 		return "signal: " + s.Signal.String()
 	}
 	return fmt.Sprintf("exit status %d", s.Code)
+}
+
+// Unwrap returns why the changes of a command that did succeed could not be applied: a *branch.ConflictError, …; else nil.
+func (e *ExitError) Unwrap() error {
+	if b := e.Status.Branch; b != nil && b.Code != 0 {
+		return b.Err
+	}
+	return nil
 }
 
 // Errors of a Cmd that is used out of turn.
@@ -161,7 +178,7 @@ func (c *Cmd) launch(to state) error {
 	s, err := newSandbox(Options{
 		Artifact: c.artifact, Command: c.args, Params: c.Params, Environ: c.environ(), Timeout: c.Timeout, Audit: c.Audit,
 		Explain: c.Explain, Cgroup: c.Cgroup, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
-		Helper: c.Helper, Nameservers: c.Nameservers,
+		Helper: c.Helper, Nameservers: c.Nameservers, Review: c.Review,
 	})
 	if err != nil {
 		return c.fail(err)
@@ -237,6 +254,7 @@ func (c *Cmd) finish(r Result, err error) {
 	c.status = ExitStatus{
 		Code: r.Code, Signal: unix.Signal(r.Signal), Killed: r.Signal == int(unix.SIGKILL), TimedOut: r.TimedOut, Limit: r.Limit,
 		Duration: r.Duration, Detached: r.Killed, Peak: r.Peak, Denied: r.Denied,
+		Branch: r.Branch,
 	}
 	c.err = err
 	close(c.done)

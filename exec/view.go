@@ -29,7 +29,7 @@ func (s *sandbox) openView() error {
 		return &SetupError{problems}
 	}
 	if err := s.openBranch(&spec); err != nil {
-		return &SetupError{[]string{err.Error()}}
+		return &branchSetupError{&SetupError{[]string{err.Error()}}, err}
 	}
 	s.childless = noChildren()
 	var err error

@@ -22,6 +22,7 @@ var version = "devel"
 const usage = `Usage: sandlock-exec [flags] [p.sbx] -- command [arguments…]
        sandlock-exec check [--json] [--cgroup DIR] [p.sbx]
        sandlock-exec ports [--json]
+       sandlock-exec branch [list|show|diff|commit|abort|recover] …
        sandlock-exec version
 
 Run a command in a sandbox that a sealed policy describes. Without p.sbx the built-in default policy holds: read-only
@@ -38,13 +39,19 @@ Flags:
                            /etc/sandlock/allowed_signers and ~/.config/sandlock/allowed_signers where they exist
   --cgroup DIR             with limits.backend "cgroup": make the sandbox's control group beneath this one, not beneath
                            the one that sandlock-exec was started in; no process may be in it
+  --dry-run                make no change to the working directory that the policy keeps a branch of (filesystem.workdir):
+                           print what would have been changed, after the command's own output
+  --json                   with --dry-run: one JSON object for each change, a line each
+  --diff                   with --dry-run: also what has changed in files, as a unified diff
   -q, --quiet              no hint when the command fails
 
 check prints what this host offers a sandbox and, given an artifact, what it would miss here. ports prints, for each
-of your sandboxes with virtual ports (network.port_remap), the ports that it has bound and the host's ports behind them.
+of your sandboxes with virtual ports (network.port_remap), the ports that it has bound and the host's ports behind them. branch
+looks after changes of working directories that were kept: see sandlock-exec branch --help.
 
 Exit codes: the command's own; 128+N when signal N ended it; 124 time limit; 125 the sandbox could not be set up;
-126 the command cannot be executed; 127 it is not found.
+126 the command cannot be executed; 127 it is not found. Where the command succeeded and its changes could not be applied:
+75 somebody else has changed the same, or is at it; 74 they could not be written. They are kept, and nothing is half done.
 `
 
 // streams are where a subcommand reads and writes, and what stood right of "--".
@@ -53,6 +60,7 @@ type streams struct {
 	out, err io.Writer
 	command  []string
 	dashes   bool // "--" was there
+	usage    string
 }
 
 // exitCode is an error that only sets the exit code: what there is to say has been said.
@@ -61,7 +69,7 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func run(args []string, in io.Reader, out, errOut io.Writer) int {
-	s := &streams{in: in, out: out, err: errOut}
+	s := &streams{in: in, out: out, err: errOut, usage: usage}
 	if i := slices.Index(args, "--"); i >= 0 {
 		args, s.command, s.dashes = args[:i], args[i+1:], true
 	}
@@ -75,6 +83,8 @@ func (s *streams) dispatch(args []string) error {
 			return runCheck(s, args[1:])
 		case "ports":
 			return runPorts(s, args[1:])
+		case "branch":
+			return runBranch(s, args[1:])
 		case "version", "--version":
 			_, err := fmt.Fprintf(s.out, "sandlock-exec %s\n", version)
 			return err
@@ -98,7 +108,7 @@ func parse(s *streams, f *flag.FlagSet, args []string) (positional string, err e
 	for {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
-				_, err = io.WriteString(s.out, usage)
+				_, err = io.WriteString(s.out, s.usage)
 				return "", errors.Join(exitCode(0), err)
 			}
 			return "", fmt.Errorf("%w (try sandlock-exec --help)", err)
@@ -123,6 +133,9 @@ func fail(w io.Writer, err error) int {
 		return int(code)
 	}
 	fmt.Fprintf(w, "sandlock-exec: %s\n", strings.TrimSpace(err.Error()))
+	if hint := branchHint(err, ""); hint != "" {
+		fmt.Fprintf(w, "\thint: %s\n", hint)
+	}
 	var c *exec.CommandError
 	if errors.As(err, &c) {
 		if c.Hint != "" {
@@ -160,6 +173,8 @@ type runOptions struct {
 	allowedSigners string
 	quiet          bool
 	cgroup         string
+	dryRun         bool
+	changes        changeFormat
 }
 
 func runSandbox(s *streams, args []string) error {
@@ -172,6 +187,9 @@ func runSandbox(s *streams, args []string) error {
 	f.BoolVar(&o.explain, "explain-denials", false, "")
 	f.StringVar(&o.allowedSigners, "allowed-signers", "", "")
 	f.StringVar(&o.cgroup, "cgroup", "", "")
+	f.BoolVar(&o.dryRun, "dry-run", false, "")
+	f.BoolVar(&o.changes.json, "json", false, "")
+	f.BoolVar(&o.changes.diff, "diff", false, "")
 	f.BoolVar(&o.quiet, "q", false, "")
 	f.BoolVar(&o.quiet, "quiet", false, "")
 	var err error
@@ -181,6 +199,13 @@ func runSandbox(s *streams, args []string) error {
 	if o.timeout < 0 {
 		return fmt.Errorf("--timeout %v is negative", o.timeout)
 	}
+	switch {
+	case !o.dryRun && (o.changes.json || o.changes.diff):
+		return errors.New("--json and --diff say how --dry-run shows changes: they need it (try sandlock-exec --help)")
+	case o.changes.json && o.changes.diff:
+		return errors.New("--json and --diff exclude each other")
+	}
+	o.changes.list = !o.changes.json
 	if !s.dashes {
 		if o.artifact == "" {
 			return errors.New("no command: write it after -- (try sandlock-exec --help)")

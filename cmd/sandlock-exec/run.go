@@ -41,6 +41,9 @@ func (c *runOptions) run(s *streams) error {
 		}
 		o.Audit = audit.New(w, "sha256:"+artifact.Digest, artifact.Program.Name)
 	}
+	if c.dryRun {
+		o.Review = c.changes.review(s, c.quiet)
+	}
 	result, err := exec.Run(o)
 	if err != nil {
 		return err
@@ -113,12 +116,12 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 	} else if r.Limit != "" {
 		fmt.Fprintf(w, "sandlock-exec: the sandbox reached %s: %d of its processes were killed\n", r.Limit, r.LimitKills)
 	}
-	reportBranch(w, r.Branch)
+	reportBranch(w, r.Branch, c.quiet)
 	if c.explain {
 		printDenials(w, r.Denied)
 		return
 	}
-	if b := r.Branch; b != nil && b.Err != nil && r.Signal == 0 && (r.Code == exec.CodeCommit || r.Code == exec.CodeConflict) {
+	if r.Branch != nil && r.Branch.Code != 0 {
 		return // that is why
 	}
 	if r.Code != 0 && !r.TimedOut && !r.LimitedCommand && !c.quiet {
@@ -132,14 +135,17 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 }
 
 // reportBranch says what became of the changes, unless they are where they belong.
-func reportBranch(w io.Writer, b *exec.BranchResult) {
+func reportBranch(w io.Writer, b *exec.BranchResult, quiet bool) {
 	switch {
 	case b == nil || b.Review && b.Err == nil:
 	case b.Err != nil:
 		fmt.Fprintf(w, "sandlock-exec: %v\n", b.Err)
+		if hint := branchHint(b.Err, b.Dir); hint != "" {
+			fmt.Fprintf(w, "\thint: %s\n", hint)
+		}
 	case b.Action == ir.BranchKeep:
-		fmt.Fprintf(w, "sandlock-exec: the changes are kept in %s: sandlock-exec branch show %s\n", b.Dir, b.ID)
-	case b.Action == ir.BranchAbort:
+		fmt.Fprintf(w, "sandlock-exec: the changes are kept: sandlock-exec branch show %s\n", shellWord(b.Dir))
+	case b.Action == ir.BranchAbort && !quiet:
 		fmt.Fprintln(w, "sandlock-exec: the changes are dropped")
 	}
 }
