@@ -30,7 +30,7 @@ func (p *planner) follow(rule Rule, name string, kind Kind) {
 		}
 		return
 	}
-	if p.matters(join(to.path, to.rest...), kind) {
+	if to.linked && p.matters(join(to.path, to.rest...), kind) {
 		p.pinLinks(rule, name)
 	}
 	p.take(rule, name, to, kind)

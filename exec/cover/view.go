@@ -141,6 +141,8 @@ type place struct {
 	// shut: path is a directory that may not be searched, so that nothing is known of what lies in it. A file instead of a
 	// directory shows by rest and file.
 	shut bool
+	// linked: a symbolic link is on the way.
+	linked bool
 }
 
 // ErrSelf is a path that means another file to each process.
@@ -157,11 +159,12 @@ func (v *view) resolve(p string) (to place, err error) {
 	return to, err
 }
 
-func (v *view) resolveOnce(p string) (place, error) {
+func (v *view) resolveOnce(p string) (to place, err error) {
 	if elems := split(p); len(elems) >= 2 && elems[0] == "proc" && (elems[1] == "self" || elems[1] == "thread-self") {
 		return place{}, ErrSelf
 	}
 	real, linked := p, false
+	defer func() { to.linked = linked }()
 	fd, err := v.open(p, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	if err == unix.ELOOP { // there is a link; only then the path has to be asked for
 		linked = true
