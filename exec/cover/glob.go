@@ -1,9 +1,6 @@
 package cover
 
-import (
-	"path"
-	"strings"
-)
+import "github.com/sandlock-go/sandlock/ir/glob"
 
 // The patterns of one starting point are one tree, so that a directory entry costs a few look-ups however many there are:
 // elements without wildcards, and those with one "*" at either end, are found by map.
@@ -13,14 +10,14 @@ type node struct {
 	literal map[string]*node
 	prefix  affixes // "text*"
 	suffix  affixes // "*text"
-	globs   []glob  // all others, "*" included
+	globs   []other // all others, "*" included
 	deep    *node   // reached by "**", for any number of elements: it leads back to itself
 	loops   bool    // this node is such a one
 	rule    Rule    // where accepts is set: the first rule that ends here
 	accepts bool
 }
 
-type glob struct {
+type other struct {
 	pattern string
 	next    *node
 }
@@ -29,19 +26,6 @@ type glob struct {
 type affixes struct {
 	next    map[string]*node
 	lengths []int
-}
-
-// Split returns the elements of a pattern.
-func Split(pattern string) []string { return split(pattern) }
-
-// isLiteral reports whether an element has no wildcards.
-func isLiteral(elem string) bool { return !strings.ContainsAny(elem, `*?[\`) }
-
-// MatchElement matches one element of a pattern, which is not "**", with a name. Wildcards match leading dots. A malformed
-// element matches nothing; the compiler lets none pass.
-func MatchElement(elem, name string) bool {
-	ok, err := path.Match(elem, name)
-	return ok && err == nil
 }
 
 // insert adds a pattern.
@@ -55,8 +39,7 @@ func (n *node) insert(elems []string, rule Rule) {
 }
 
 func (n *node) child(elem string) *node {
-	switch {
-	case elem == "**":
+	if elem == "**" {
 		if n.loops {
 			return n // "**/**" is "**"
 		}
@@ -64,15 +47,22 @@ func (n *node) child(elem string) *node {
 			n.deep = &node{loops: true}
 		}
 		return n.deep
-	case isLiteral(elem):
+	}
+	if name, ok := glob.Literal(elem); ok {
 		if n.literal == nil {
 			n.literal = map[string]*node{}
 		}
-		return grow(n.literal, elem)
-	case len(elem) > 1 && elem[0] == '*' && isLiteral(elem[1:]):
-		return n.suffix.grow(elem[1:])
-	case len(elem) > 1 && elem[len(elem)-1] == '*' && isLiteral(elem[:len(elem)-1]):
-		return n.prefix.grow(elem[:len(elem)-1])
+		return grow(n.literal, name)
+	}
+	if len(elem) > 1 && elem[0] == '*' {
+		if text, ok := glob.Literal(elem[1:]); ok {
+			return n.suffix.grow(text)
+		}
+	}
+	if len(elem) > 1 && elem[len(elem)-1] == '*' {
+		if text, ok := glob.Literal(elem[:len(elem)-1]); ok {
+			return n.prefix.grow(text)
+		}
 	}
 	for _, g := range n.globs {
 		if g.pattern == elem {
@@ -80,7 +70,7 @@ func (n *node) child(elem string) *node {
 		}
 	}
 	next := &node{}
-	n.globs = append(n.globs, glob{elem, next})
+	n.globs = append(n.globs, other{elem, next})
 	return next
 }
 
@@ -153,7 +143,7 @@ func (it item) step(items []item, name []byte) []item {
 		}
 	}
 	for _, g := range it.globs {
-		if g.pattern == "*" || MatchElement(g.pattern, string(name)) {
+		if g.pattern == "*" || glob.Element(g.pattern, string(name)) {
 			items = enter(items, g.next, it.exact)
 		}
 	}

@@ -1,9 +1,12 @@
 package cover
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sandlock-go/sandlock/ir/glob"
 )
 
 // matches is what a pattern means, said in the plainest way.
@@ -14,7 +17,7 @@ func matches(pattern, names []string) bool {
 	case pattern[0] == "**":
 		return matches(pattern[1:], names) || len(names) > 0 && matches(pattern, names[1:])
 	}
-	return len(names) > 0 && MatchElement(pattern[0], names[0]) && matches(pattern[1:], names[1:])
+	return len(names) > 0 && glob.Element(pattern[0], names[0]) && matches(pattern[1:], names[1:])
 }
 
 // walked is whether the tree of patterns accepts a path.
@@ -52,13 +55,13 @@ func TestPatterns(t *testing.T) {
 		{"**/.git/hooks/**", ".git/hooks .git/hooks/x a/.git/hooks/b/c", ".git .git/info hooks"},
 	} {
 		root := &node{}
-		root.insert(Split(tc.pattern), Rule{Name: tc.pattern})
+		root.insert(split(tc.pattern), Rule{Name: tc.pattern})
 		for want, list := range map[bool]string{true: tc.yes, false: tc.no} {
 			for _, name := range strings.Fields(list) {
-				if _, got := walked(root, Split(name)); got != want {
+				if _, got := walked(root, split(name)); got != want {
 					t.Errorf("%q on %q: got %v", tc.pattern, name, got)
 				}
-				if got := matches(Split(tc.pattern), Split(name)); got != want {
+				if got := matches(split(tc.pattern), split(name)); got != want {
 					t.Errorf("%q on %q: the test's own matcher says %v", tc.pattern, name, got)
 				}
 			}
@@ -73,11 +76,11 @@ func FuzzPatterns(f *testing.F) {
 	f.Add("[a", "**", "a")
 	f.Add("a?/\\*", "*a/*b*", "aé/*")
 	f.Fuzz(func(t *testing.T, first, more, name string) {
-		names := Split(name)
+		names := split(name)
 		patterns := append([]string{first}, strings.Split(more, "\n")...)
 		total := 0
 		for _, pattern := range patterns {
-			total += len(Split(pattern))
+			total += len(split(pattern))
 		}
 		if total > 20 || len(names) > 12 {
 			return // the test's matcher takes time that doubles with each
@@ -85,17 +88,17 @@ func FuzzPatterns(f *testing.F) {
 		root := &node{}
 		want := false
 		for _, pattern := range patterns {
-			if slices.ContainsFunc(Split(pattern), func(elem string) bool { return elem != "**" && strings.Contains(elem, "**") }) {
+			if slices.ContainsFunc(split(pattern), func(elem string) bool { return elem != "**" && strings.Contains(elem, "**") }) {
 				return // not in policies
 			}
-			root.insert(Split(pattern), Rule{Name: pattern})
-			want = want || matches(Split(pattern), names)
+			root.insert(split(pattern), Rule{Name: pattern})
+			want = want || matches(split(pattern), names)
 		}
 		rule, got := walked(root, names)
 		if got != want {
 			t.Fatalf("%q on %q: got %v, want %v", patterns, name, got, want)
 		}
-		if got && !matches(Split(rule.Name), names) {
+		if got && !matches(split(rule.Name), names) {
 			t.Fatalf("%q on %q: blames %q", patterns, name, rule.Name)
 		}
 	})
@@ -104,7 +107,7 @@ func FuzzPatterns(f *testing.F) {
 func TestChains(t *testing.T) {
 	root := &node{}
 	for _, pattern := range []string{"a/b/c", "a/b/c/d", "**/e/**/f/**", "a/*/g", "h/**"} {
-		root.insert(Split(pattern), Rule{Name: pattern})
+		root.insert(split(pattern), Rule{Name: pattern})
 	}
 	var got []string
 	root.chains(nil, func(names []string, rule Rule) { got = append(got, strings.Join(names, "/")+" "+rule.Name) })
@@ -128,5 +131,25 @@ func TestGrants(t *testing.T) {
 		if got, write := g.reached(tc.path), g.writeReached(tc.path); got != tc.reached || write != tc.write || outer != tc.outer {
 			t.Errorf("%s: got %v %v %q", tc.path, got, write, outer)
 		}
+	}
+}
+
+// TestEscapedPattern: what a parameter brings into a pattern is escaped, and names one file, which is kept missing like any
+// other.
+func TestEscapedPattern(t *testing.T) {
+	for _, name := range []string{"plain", "a[b]c", "a*b", `a\\b`, "what?"} {
+		dir := t.TempDir() + "/" + name
+		check(t, os.Mkdir(dir, 0o755))
+		p, err := Make(Request{
+			Grants:  []Grant{{dir, true}},
+			Protect: []Rule{{glob.Escape(dir) + "/.bashrc", "protect[0]"}, {glob.Escape(dir) + "/**/" + glob.Escape("x"+name), "protect[1]"}},
+		})
+		check(t, err)
+		for _, missing := range []string{"/.bashrc", "/x" + name} {
+			if !slices.ContainsFunc(p.Placeholders, func(h *Placeholder) bool { return h.Path == dir+missing }) {
+				t.Errorf("%s%s is not kept missing", dir, missing)
+			}
+		}
+		p.Undo()
 	}
 }

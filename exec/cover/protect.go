@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/ir/glob"
 )
 
 // Patterns are expanded by one walk for all of them. It starts at each write grant for relative patterns, and for absolute
@@ -41,7 +43,7 @@ func (p *planner) protect(rules []Rule) {
 	relative := &node{}
 	absolute := map[string]*node{}
 	for _, rule := range rules {
-		elems := Split(rule.Path)
+		elems := split(rule.Path)
 		if !strings.HasPrefix(rule.Path, "/") {
 			relative.insert(elems, rule)
 			continue
@@ -98,12 +100,19 @@ func (w *walker) absolute(trees map[string]*node, rule Rule, elems []string) {
 	for len(elems) > 1 && elems[len(elems)-1] == "**" {
 		elems = elems[:len(elems)-1] // a mount covers what lies beneath
 	}
-	n := slices.IndexFunc(elems, func(elem string) bool { return !isLiteral(elem) })
-	if n < 0 {
-		w.follow(rule, join("/", elems...), ReadOnly)
+	var names []string
+	for _, elem := range elems {
+		name, ok := glob.Literal(elem)
+		if !ok {
+			break
+		}
+		names = append(names, name)
+	}
+	name, rest := join("/", names...), elems[len(names):]
+	if len(rest) == 0 {
+		w.follow(rule, name, ReadOnly)
 		return
 	}
-	name, rest := join("/", elems[:n]...), elems[n:]
 	to, err := w.view.resolve(name)
 	switch {
 	case err != nil:
@@ -116,13 +125,14 @@ func (w *walker) absolute(trees map[string]*node, rule Rule, elems []string) {
 	default:
 		// Nothing is there to match. What the pattern names once "**" stands for nothing is kept missing.
 		for _, elem := range rest {
-			switch {
-			case elem == "**":
-			case isLiteral(elem):
-				to.rest = append(to.rest, elem)
-			default:
+			if elem == "**" {
+				continue
+			}
+			name, ok := glob.Literal(elem)
+			if !ok {
 				return
 			}
+			to.rest = append(to.rest, name)
 		}
 		w.take(rule, join(to.path, to.rest...), to, ReadOnly)
 	}
