@@ -184,7 +184,7 @@ func (f *family) endNamespace() (left int) {
 			pending = append(pending, more...)
 		}
 	}
-	if left == 0 && !f.shared && !f.waits {
+	if err == nil && left == 0 && !f.shared && !f.waits {
 		f.keeper.Leave()
 		return 0
 	}
