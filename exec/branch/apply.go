@@ -138,24 +138,28 @@ func (s *stage) movable(dir int, name string, mode uint32) error {
 	return s.sys.chmod(node, mode|0o200)
 }
 
-func (s *stage) applyOne(at *places, r *record) error {
-	if r.Op == opEnd {
-		return nil
-	}
-	if r.Op == opDir {
-		dir, err := at.at(string(r.Path))
-		if err != nil {
-			return err
+// find opens the directory of a record's name and looks what is there; now is nil for nothing. It is done with records that have
+// no name: with the end, and with directories that are to be changed, once they can be.
+func (s *stage) find(at *places, r *record) (dir int, name string, now *unix.Stat_t, done bool, err error) {
+	switch r.Op {
+	case opEnd:
+		return -1, "", nil, true, nil
+	case opDir:
+		if dir, err = at.at(string(r.Path)); err == nil {
+			err = s.writable(dir)
 		}
-		return s.writable(dir)
+		return -1, "", nil, true, err
 	}
 	parent, name := split(string(r.Path))
-	dir, err := at.at(parent)
-	if err != nil {
-		return err
+	if dir, err = at.at(parent); err == nil {
+		now, err = lookup(dir, name)
 	}
-	now, err := lookup(dir, name)
-	if err != nil {
+	return dir, name, now, false, err
+}
+
+func (s *stage) applyOne(at *places, r *record) error {
+	dir, name, now, done, err := s.find(at, r)
+	if done || err != nil {
 		return err
 	}
 	if (now == nil) != (r.Old == nil) || now != nil && !r.Old.untouched(now) {
@@ -326,23 +330,8 @@ func (s *stage) undoAll() error {
 }
 
 func (s *stage) undoOne(at *places, r *record) error {
-	if r.Op == opEnd {
-		return nil
-	}
-	if r.Op == opDir {
-		dir, err := at.at(string(r.Path))
-		if err != nil {
-			return err
-		}
-		return s.writable(dir)
-	}
-	parent, name := split(string(r.Path))
-	dir, err := at.at(parent)
-	if err != nil {
-		return err
-	}
-	now, err := lookup(dir, name)
-	if err != nil {
+	dir, name, now, done, err := s.find(at, r)
+	if done || err != nil {
 		return err
 	}
 	if r.Op == opSet {
