@@ -1,7 +1,6 @@
 package exec_test
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,32 +9,7 @@ import (
 
 // Numbers 94 to 96 in a PID namespace, whose processes the terminal knows by other numbers.
 func Test_namespaces_supervisor_8_94_95_96_foreground(t *testing.T) {
-	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
-		b := exectest.NewBox(t, u)
-		artifact := b.Policy(b.Base(private("")))
-		seen := filepath.Join(b.Work, "seen")
-		for _, tc := range []struct {
-			name, mode string
-			command    []string
-			during     string
-		}{
-			{"94_captured", "captured", []string{"foreground"}, "foreground=false"},
-			{"95_interactive", "interactive", []string{"foreground"}, "foreground=true"},
-			{"96_killed", "terminate=" + seen, []string{"foreground-file", seen, "30"}, "foreground=true"},
-		} {
-			t.Run(tc.name, func(t *testing.T) {
-				b := b.In(t)
-				args := append([]string{b.Probe, "tty-parent", tc.mode, exectest.Executor(t), "-q", artifact, "--", b.Probe}, tc.command...)
-				got, _ := onTerminal(t, b, args...)
-				if !strings.Contains(got, "before: value foreground=true") || !strings.Contains(got, "after: value foreground=true") {
-					t.Errorf("the starter's terminal: %q, want it in the foreground before and after", got)
-				}
-				if !strings.Contains(got, tc.during) {
-					t.Errorf("the command's terminal: %q, want %s", got, tc.during)
-				}
-			})
-		}
-	})
+	foreground(t, private(""))
 }
 
 const (

@@ -17,10 +17,12 @@ func onTerminal(t *testing.T, b *exectest.Box, args ...string) (string, *exectes
 }
 
 // Numbers 94 to 96: only a run that has the terminal for all of its streams takes it, and it gives it back.
-func Test_supervisor_8_94_95_96_foreground(t *testing.T) {
+func Test_supervisor_8_94_95_96_foreground(t *testing.T) { foreground(t, exectest.Grants{}) }
+
+func foreground(t *testing.T, grants exectest.Grants) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := exectest.NewBox(t, u)
-		artifact := b.Policy(b.Base(exectest.Grants{}))
+		artifact := b.Policy(b.Base(grants))
 		seen := filepath.Join(b.Work, "seen")
 		for _, tc := range []struct {
 			name, mode string

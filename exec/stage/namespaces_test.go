@@ -8,14 +8,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/exectest"
 )
 
 func TestKeeper(t *testing.T) {
+	exectest.UserNamespaces(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	n, err := NewNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	write := func(path, text string) []*Call {
 		open := NewCall("open "+path, unix.SYS_OPENAT, unix.AT_FDCWD, path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
@@ -54,11 +57,12 @@ func TestKeeper(t *testing.T) {
 
 // However long the executor takes between requests, the keeper waits; and the executor does not wait for a keeper that is gone.
 func TestKeeperWaits(t *testing.T) {
+	exectest.UserNamespaces(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	n, err := NewNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWPID)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer n.Close()
 	call := []*Call{NewCall("getpid", unix.SYS_GETPID)}
