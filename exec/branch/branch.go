@@ -40,6 +40,9 @@ type Options struct {
 	// Devices has commit accept device nodes. Without, a branch with any is refused: there is an overlay that does not forbid
 	// to open them, but the workdir's file system might.
 	Devices bool
+	// Disk bounds what the branch holds, in bytes; 0 is no bound. Upper and work are then in a file system of that size which the
+	// caller makes, in memory (see [Branch.Place]), and gone with this process until the branch is committed or kept.
+	Disk uint64 `json:",omitempty"`
 }
 
 // Info is what is known of a branch by its own notes.
@@ -53,6 +56,7 @@ type Info struct {
 	Alive   bool   // somebody holds its lock
 	Kept    string // why it was kept: one of the Reasons; "" if it was not
 	Detail  string // the error that it was kept for
+	Empty   bool   // its changes are in the memory of another process, or were (see Options.Disk): nothing can be done but to drop it
 }
 
 // The reasons to keep a branch.
@@ -84,7 +88,8 @@ type Branch struct {
 
 	dir     int  // O_RDONLY, holds the lock
 	workdir int  // O_RDONLY
-	upper   int  // O_RDONLY
+	upper   int  // O_RDONLY; -1 while there is none
+	memory  bool // the upper is in memory, and not in the branch's directory
 	copies  bool // the upper is on another mount than the workdir: nothing can be linked
 }
 
@@ -143,20 +148,9 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 		return nil, err
 	}
 	b.notes.Start = b.now(unix.CLOCK_REALTIME)
-	for _, name := range []string{"upper", "work"} {
-		if err := b.sys.mkdir(b.dir, name, 0o700); err != nil {
-			return nil, opError("create", name, err)
-		}
-	}
-	if b.upper, err = openDir(b.dir, "upper"); err != nil {
-		return nil, opError("open", "upper", err)
-	}
-	if err := b.like(b.upper, b.workdir, ""); err != nil {
-		return nil, opError("set up", "upper", err)
-	}
-	if b.notes.Inside != "" {
-		if err := b.hideBase(); err != nil {
-			return nil, opError("hide storage base", b.notes.Inside, err)
+	if o.Disk == 0 {
+		if err := b.place(b.dir); err != nil {
+			return nil, err
 		}
 	}
 	text, err := json.Marshal(&b.notes)
@@ -167,6 +161,27 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 		return nil, opError("write", "meta", err)
 	}
 	return b, nil
+}
+
+// place makes the layers in a directory.
+func (b *Branch) place(dir int) (err error) {
+	for _, name := range []string{"upper", "work"} {
+		if err := b.sys.mkdir(dir, name, 0o700); err != nil {
+			return opError("create", name, err)
+		}
+	}
+	if b.upper, err = openDir(dir, "upper"); err != nil {
+		return opError("open", "upper", err)
+	}
+	if err := b.like(b.upper, b.workdir, ""); err != nil {
+		return opError("set up", "upper", err)
+	}
+	if b.notes.Inside != "" {
+		if err := b.hideBase(); err != nil {
+			return opError("hide storage base", b.notes.Inside, err)
+		}
+	}
+	return nil
 }
 
 // Open opens a branch that nobody else has open, and takes its lock.
@@ -215,7 +230,11 @@ func open(base, id string) (_ *Branch, err error) {
 	if err != nil {
 		return nil, opError("read notes of branch", b.Dir(), err)
 	}
-	if b.upper, err = openDir(b.dir, "upper"); err != nil {
+	b.upper, err = openDir(b.dir, "upper")
+	if errors.Is(err, unix.ENOENT) && b.notes.Options.Disk > 0 { // it was in memory
+		b.upper, err = -1, nil
+	}
+	if err != nil {
 		return nil, opError("open upper of branch", b.Dir(), err)
 	}
 	return b, nil
@@ -409,7 +428,7 @@ func Show(base, id string) (*Info, error) {
 		return nil, err
 	}
 	defer b.Close()
-	info := &Info{ID: id, Dir: b.Dir(), Workdir: b.notes.Workdir, Created: b.notes.Created, Pid: b.notes.Pid, Options: b.notes.Options}
+	info := &Info{ID: id, Dir: b.Dir(), Workdir: b.notes.Workdir, Created: b.notes.Created, Pid: b.notes.Pid, Options: b.notes.Options, Empty: b.upper < 0}
 	if err := unix.Flock(b.dir, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		info.Alive = true
 	}

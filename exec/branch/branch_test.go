@@ -54,7 +54,8 @@ var features = []struct {
 }
 
 func TestFeatures(t *testing.T) {
-	eachSetting(t, func(t *testing.T, s setting) {
+	inMemory := []setting{{name: "in memory", options: Options{Disk: 1 << 30}}, {name: "in memory, kept", options: Options{Disk: 1 << 30}, keep: true}}
+	each(t, append(settings(), inMemory...), func(t *testing.T, s setting) {
 		for _, f := range features {
 			t.Run(f.name, func(t *testing.T) {
 				if f.root && os.Getuid() != 0 {
@@ -64,12 +65,20 @@ func TestFeatures(t *testing.T) {
 				w.sh(f.before + "\ntrue")
 				before := w.real()
 				b := w.branch()
+				var err error
 				want := w.in(b, f.script)
 				if !w.same("workdir after the command", w.real(), before) {
 					return
 				}
 				w.checkChanges(b, before, want)
 				w.same("workdir after the listing", w.real(), before)
+				if s.keep {
+					must(t, b.Keep("asked"))
+					b.Close()
+					b, err = Open(w.base, b.ID())
+					must(t, err)
+					w.checkChanges(b, before, want)
+				}
 				must(t, b.Commit(CommitOptions{}))
 				got := w.real()
 				for names := range strings.FieldsSeq(f.links) {

@@ -144,6 +144,9 @@ func (w *differ) put(c Change) error {
 
 // both opens upper and lower for a walk of its own.
 func (b *Branch) both() (*dirs, error) {
+	if b.upper < 0 {
+		return nil, errGone
+	}
 	up, err := openDir(b.upper, ".")
 	if err != nil {
 		return nil, opError("open", "upper", err)

@@ -51,6 +51,9 @@ type kept struct {
 
 // Keep marks a branch as one to be kept. The marker is on disk when it returns.
 func (b *Branch) Keep(detail string) error {
+	if err := b.save(); err != nil {
+		return b.lost(nil, err)
+	}
 	return b.keep(&kept{Reason: ReasonKept, Detail: detail})
 }
 
@@ -116,11 +119,26 @@ func unfinished(workdir int) bool {
 }
 
 // Commit merges the branch into the workdir and removes it; the Branch is closed then. On failure the workdir is as it was, and
-// the branch stays open and is marked as kept. The error is a *ConflictError, *LockError, *UnfinishedError or *CommitError.
+// the branch stays open and is marked as kept. The error is a *ConflictError, *LockError, *UnfinishedError, *CommitError or
+// *LostError.
 func (b *Branch) Commit(o CommitOptions) error {
-	if b.dir < 0 {
+	switch {
+	case b.dir < 0:
 		return b.failed(errClosed, true)
+	case b.upper < 0:
+		return b.failed(errGone, true)
 	}
+	err := b.locked(o)
+	if err != nil {
+		if saving := b.save(); saving != nil {
+			return b.lost(err, saving)
+		}
+	}
+	return err
+}
+
+// locked is a commit as far as it can be tried again.
+func (b *Branch) locked(o CommitOptions) error {
 	if err := b.lock(o.Wait); err != nil {
 		_ = b.defers(err)
 		return err
@@ -146,6 +164,10 @@ var errClosed = errors.New("the branch is closed")
 
 func (b *Branch) failed(err error, undone bool) error {
 	return &CommitError{Workdir: b.notes.Workdir, Dir: b.Dir(), Undone: undone, Err: err}
+}
+
+func (b *Branch) lost(err, saving error) error {
+	return &LostError{Workdir: b.notes.Workdir, Dir: b.Dir(), Err: err, Saving: saving}
 }
 
 // defers marks a branch whose commit failed without a trace in the workdir.

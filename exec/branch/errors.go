@@ -17,7 +17,12 @@ type ConflictError struct {
 
 const maxConflicts = 1000
 
-func (e *ConflictError) Error() string {
+func (e *ConflictError) Error() string { return e.reason() + keptIn(e.Dir) }
+
+// keptIn is the end of a message about a commit that failed. A LostError has the beginning alone: reason.
+func keptIn(dir string) string { return fmt.Sprintf("; the branch is kept in %q", dir) }
+
+func (e *ConflictError) reason() string {
 	first := make([]string, 0, 3)
 	for _, p := range e.Paths[:min(3, len(e.Paths))] {
 		first = append(first, fmt.Sprintf("%q", p))
@@ -25,7 +30,7 @@ func (e *ConflictError) Error() string {
 	if n := len(e.Paths) + e.More - len(first); n > 0 {
 		first = append(first, fmt.Sprintf("%d more", n))
 	}
-	return fmt.Sprintf("commit to %q: changed outside the branch: %s; the branch is kept in %q", e.Workdir, strings.Join(first, ", "), e.Dir)
+	return fmt.Sprintf("commit to %q: changed outside the branch: %s", e.Workdir, strings.Join(first, ", "))
 }
 
 // LockError is a commit that did not get the workdir's lock: Busy if another executor had it all the time.
@@ -35,9 +40,9 @@ type LockError struct {
 	Err          error
 }
 
-func (e *LockError) Error() string {
-	return fmt.Sprintf("lock workdir %q: %v; the branch is kept in %q", e.Workdir, e.Err, e.Dir)
-}
+func (e *LockError) Error() string { return e.reason() + keptIn(e.Dir) }
+
+func (e *LockError) reason() string { return fmt.Sprintf("lock workdir %q: %v", e.Workdir, e.Err) }
 
 func (e *LockError) Unwrap() error { return e.Err }
 
@@ -49,12 +54,14 @@ type CommitError struct {
 	Err          error // names the path
 }
 
-func (e *CommitError) Error() string {
+func (e *CommitError) Error() string { return e.reason() + keptIn(e.Dir) }
+
+func (e *CommitError) reason() string {
 	state := "the workdir is as it was"
 	if !e.Undone {
 		state = "the workdir needs recovery"
 	}
-	return fmt.Sprintf("commit to %q: %v; %s, the branch is kept in %q", e.Workdir, e.Err, state, e.Dir)
+	return fmt.Sprintf("commit to %q: %v; %s", e.Workdir, e.Err, state)
 }
 
 func (e *CommitError) Unwrap() error { return e.Err }

@@ -94,6 +94,7 @@ type setting struct {
 	name    string
 	options Options
 	memory  bool // the storage is on another file system
+	keep    bool // the branch is kept before it is committed
 }
 
 func settings() []setting {
@@ -107,7 +108,12 @@ func settings() []setting {
 
 func eachSetting(t *testing.T, test func(t *testing.T, s setting)) {
 	t.Helper()
-	for _, s := range settings() {
+	each(t, settings(), test)
+}
+
+func each(t *testing.T, list []setting, test func(t *testing.T, s setting)) {
+	t.Helper()
+	for _, s := range list {
 		t.Run(s.name, func(t *testing.T) { test(t, s) })
 	}
 }
@@ -119,6 +125,7 @@ type world struct {
 	dir     string
 	workdir string
 	base    string
+	layers  string // of a branch with Options.Disk
 }
 
 func newWorld(t testing.TB, s setting) *world {
@@ -167,6 +174,13 @@ func (w *world) branch() *Branch {
 	w.t.Helper()
 	b, err := New(w.base, w.workdir, w.setting.options)
 	must(w.t, err)
+	if w.setting.options.Disk > 0 {
+		w.layers = temporary(w.t, "/dev/shm")
+		root, err := openDir(unix.AT_FDCWD, w.layers)
+		must(w.t, err)
+		must(w.t, b.Place(root))
+		unix.Close(root)
+	}
 	must(w.t, b.Settle())
 	w.t.Cleanup(b.Close)
 	return b
@@ -192,7 +206,11 @@ func (w *world) child(b *Branch, name string, args ...string) tree {
 	w.t.Helper()
 	self, err := os.Executable()
 	must(w.t, err)
-	cmd := exec.Command(self, append([]string{b.MountOptions(), b.Workdir()}, args...)...)
+	options := b.MountOptions()
+	if w.layers != "" {
+		options = strings.Replace(options, "upperdir=upper,workdir=work", "upperdir="+w.layers+"/upper,workdir="+w.layers+"/work", 1)
+	}
+	cmd := exec.Command(self, append([]string{options, b.Workdir()}, args...)...)
 	cmd.Env = append(os.Environ(), childVariable+"="+name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
@@ -329,7 +347,7 @@ func snapshot(root string) (tree, error) {
 		if err != nil {
 			return err
 		}
-		e.Xattrs, err = xattrsOf(node)
+		e.Xattrs, err = xattrsOf(node, ours)
 		unix.Close(node)
 		t[hex.EncodeToString([]byte(rel))] = e
 		return err

@@ -31,51 +31,57 @@ func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *met
 		}
 		p.b.copies = errors.Is(err, unix.EXDEV)
 	}
-	if up.st.Nlink > 1 {
-		err := p.sys.link(p.stage.links, linkName(up.st), to, as)
+	return 0, p.duplicate(from, name, up.st, to, as, p.stage.links, func() error { return p.finish(to, as, m, false) })
+}
+
+// duplicate makes an entry, which is no directory, like another, and has finish give it the rest. Names of one file stay names
+// of one file: links is a directory of those that were made so far.
+func (w *walk) duplicate(from int, name string, st *unix.Stat_t, to int, as string, links int, finish func() error) (err error) {
+	if st.Nlink > 1 {
+		err := w.sys.link(links, linkName(st), to, as)
 		if err == nil || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EMLINK) {
-			return 0, err
+			return err
 		}
 	}
-	switch kindOf(up.st) {
+	switch kindOf(st) {
 	case unix.S_IFREG:
-		err = p.copy(from, name, to, as)
+		err = w.copy(from, name, to, as)
 	case unix.S_IFLNK:
 		var text string
 		if text, err = readLink(from, name); err == nil {
-			err = p.sys.symlink(text, to, as)
+			err = w.sys.symlink(text, to, as)
 		}
 	default:
-		err = p.sys.mknod(to, as, kindOf(up.st)|0o600, int(up.st.Rdev))
+		err = w.sys.mknod(to, as, kindOf(st)|0o600, int(st.Rdev))
 	}
 	if err == nil {
-		err = p.finish(to, as, m, false)
+		err = finish()
 	}
-	if err == nil && up.st.Nlink > 1 {
-		if err = p.sys.link(to, as, p.stage.links, linkName(up.st)); errors.Is(err, unix.EEXIST) {
+	if err == nil && st.Nlink > 1 {
+		if err = w.sys.link(to, as, links, linkName(st)); errors.Is(err, unix.EEXIST) {
 			err = nil
 		}
 	}
-	return 0, err
+	return err
 }
 
 // copy makes a regular file with another's data.
-func (p *planner) copy(from int, name string, to int, as string) error {
-	source, st, err := p.openUpperFile(from, name)
+func (w *walk) copy(from int, name string, to int, as string) error {
+	source, st, err := w.openUpperFile(from, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(source)
-	fd, err := p.sys.create(to, as, 0o600)
+	fd, err := w.sys.create(to, as, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return p.sys.fill(fd, source, st.Size)
+	return w.sys.fill(fd, source, st.Size)
 }
 
 // openUpperFile opens one that its command may have left without permissions.
-func (p *planner) openUpperFile(dir int, name string) (int, *unix.Stat_t, error) {
+func (w *walk) openUpperFile(dir int, name string) (int, *unix.Stat_t, error) {
 	fd, st, err := openRegular(dir, name)
 	if !errors.Is(err, unix.EACCES) {
 		return fd, st, err
@@ -85,11 +91,11 @@ func (p *planner) openUpperFile(dir int, name string) (int, *unix.Stat_t, error)
 		return -1, nil, err
 	}
 	defer unix.Close(node)
-	if err := p.sys.chmod(node, st.Mode|0o400); err != nil {
+	if err := w.sys.chmod(node, st.Mode|0o400); err != nil {
 		return -1, nil, err
 	}
 	fd, _, err = openRegular(dir, name)
-	return fd, st, errors.Join(err, p.sys.chmod(node, st.Mode))
+	return fd, st, errors.Join(err, w.sys.chmod(node, st.Mode))
 }
 
 // finish gives what was made its metadata, and syncs it. shared: it is the upper's own file, which has its metadata already,

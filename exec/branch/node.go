@@ -160,7 +160,10 @@ func (m *meta) equal(o *meta) bool {
 }
 
 // metaOf reads a pinned file's.
-func metaOf(node int) (*meta, error) {
+func metaOf(node int) (*meta, error) { return metaWith(node, ours) }
+
+// metaWith reads a pinned file's, with the extended attributes of these names.
+func metaWith(node int, names func(string) bool) (*meta, error) {
 	st, err := fstat(node)
 	if err != nil {
 		return nil, err
@@ -169,7 +172,7 @@ func metaOf(node int) (*meta, error) {
 		Mode: st.Mode, UID: int(st.Uid), GID: int(st.Gid),
 		Atime: stampOf(st.Atim), Mtime: stampOf(st.Mtim),
 	}
-	m.Xattrs, err = xattrsOf(node)
+	m.Xattrs, err = xattrsOf(node, names)
 	return m, err
 }
 
@@ -231,14 +234,14 @@ func xattrValue(node int, name string) ([]byte, error) {
 	}
 }
 
-func xattrsOf(node int) (map[string][]byte, error) {
+func xattrsOf(node int, wanted func(string) bool) (map[string][]byte, error) {
 	names, err := xattrNames(node)
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
 	var all map[string][]byte
 	for _, name := range names {
-		if !ours(name) {
+		if !wanted(name) {
 			continue
 		}
 		value, err := xattrValue(node, name)

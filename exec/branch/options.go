@@ -23,8 +23,12 @@ func OverlayOptions(o Options) []string {
 }
 
 // Layers are the directories of the mount: lower, upper and work. They are for fsconfig(2) (lowerdir+ since Linux 6.7), which
-// takes any name; in a string of options they must be escaped, as MountOptions does.
+// takes any name; in a string of options they must be escaped, as MountOptions does. With [Options.Disk], upper and work are
+// names in the directory that [Branch.Place] was given.
 func (b *Branch) Layers() (lower, upper, work string) {
+	if b.notes.Options.Disk > 0 {
+		return b.notes.Workdir, "upper", "work"
+	}
 	return b.notes.Workdir, b.Dir() + "/upper", b.Dir() + "/work"
 }
 

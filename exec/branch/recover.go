@@ -15,6 +15,9 @@ const (
 	Nothing   Outcome = "nothing to recover" // no commit was under way
 	Undone    Outcome = "undone"             // the workdir is as it was; the branch, if there is one, is kept
 	Completed Outcome = "completed"          // the workdir has all changes; the branch is gone
+
+	// The workdir is as it was, and the branch is gone: see Options.Disk.
+	Lost Outcome = "undone; the changes were in memory, and are lost"
 )
 
 // Recover ends the commit of a branch that was interrupted, be it by a kill, power loss or an error that stood in its way. It
@@ -71,16 +74,24 @@ func (b *Branch) recover() (Outcome, error) {
 		if err := b.undo(s); err != nil {
 			return Nothing, b.failed(err, false)
 		}
-		return Undone, b.defers(errInterrupted)
+		return b.undone()
 	case k != nil && k.Reason == ReasonInterrupted: // between the marker and the stage, or the stage and the marker
 		if k.Root != nil {
 			if err := setMeta(b.sys, b.workdir, k.Root); err != nil {
 				return Nothing, b.failed(opError("restore", "", err), false)
 			}
 		}
-		return Undone, b.defers(errInterrupted)
+		return b.undone()
 	}
 	return Nothing, nil
+}
+
+// undone is a branch whose commit was undone.
+func (b *Branch) undone() (Outcome, error) {
+	if b.upper < 0 {
+		return Lost, b.discard()
+	}
+	return Undone, b.defers(errInterrupted)
 }
 
 var errInterrupted = errors.New("the commit was interrupted, and undone")
