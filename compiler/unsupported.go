@@ -18,7 +18,6 @@ type gap struct {
 // and ignored.
 var gaps = []gap{
 	scalar("filesystem.isolation", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Isolation }, "auto", "none", "overlayfs"),
-	scalar("limits.disk", func(p *policy.Policy) policy.Val[uint64] { return p.Limits.Disk }),
 }
 
 // scalar is a gap of a field that is used when it has a value other than the neutral ones.

@@ -21,6 +21,7 @@ type BranchResult struct {
 	Action ir.BranchAction // what was done, or was to be done
 	Review bool            // the changes were shown and dropped: see [Options.Review]
 	Dir    string          // where the branch is kept; "" if it is gone
+	Full   bool            // it had no room left at the end (limits.disk)
 	Err    error           // why it could not be done: a *branch.ConflictError, *branch.LockError, …
 	Code   int             // that the run ends with for Err; 0 if it has one of its own
 }
@@ -69,10 +70,11 @@ func (s *sandbox) openBranch(spec *view.Spec) error {
 	if err := s.placeable(spec, target, base); err != nil {
 		return fail(err)
 	}
-	if s.branch, err = branch.New(base, lower, branch.Options{}); err != nil {
+	options := branch.Options{Disk: b.Disk}
+	if s.branch, err = branch.New(base, lower, options); err != nil {
 		return fail(err)
 	}
-	overlay := &view.Overlay{Target: target, Options: branch.OverlayOptions(branch.Options{})}
+	overlay := &view.Overlay{Target: target, Options: branch.OverlayOptions(options), Bytes: b.Disk, Place: s.branch.Place}
 	overlay.Lower, overlay.Upper, overlay.Work = s.branch.Layers()
 	spec.Overlay = overlay
 	return nil
@@ -142,6 +144,9 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 	s.branch = nil
 	r.Branch = b
 	line := audit.Line{Event: "branch", Path: b.Dir, Verdict: branchWords[b.Action]}
+	if b.Full {
+		line.Reason = "the sandbox reached limits.disk"
+	}
 	if b.Err != nil {
 		line.Reason = b.Err.Error()
 		if r.Code == 0 {
@@ -184,7 +189,7 @@ func howEnded(r *Result, failed bool) string {
 func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResult {
 	b := s.branch
 	defer b.Close()
-	result := &BranchResult{ID: b.ID(), Action: action}
+	result := &BranchResult{ID: b.ID(), Action: action, Full: b.Full()}
 	if review := s.options.Review; review != nil {
 		result.Review, result.Action = true, ir.BranchAbort
 		result.Err = review(b)
@@ -206,11 +211,18 @@ func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResu
 	if result.Err != nil {
 		result.Dir = b.Dir()
 	}
+	if errors.As(result.Err, new(*branch.LostError)) { // then there is nothing to keep
+		result.Dir = ""
+		result.Err = errors.Join(result.Err, b.Abort())
+	}
 	return result
 }
 
 // BranchCode is the exit code for changes that could not be applied: CodeConflict or CodeCommit.
 func BranchCode(err error) int {
+	if errors.As(err, new(*branch.LostError)) { // no use in trying again
+		return CodeCommit
+	}
 	var conflict *branch.ConflictError
 	var lock *branch.LockError
 	if errors.As(err, &conflict) || errors.As(err, &lock) && lock.Busy {

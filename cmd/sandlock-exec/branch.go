@@ -166,6 +166,7 @@ const (
 	stateRunning    = "running"
 	stateCommitting = "committing"
 	stateAbandoned  = "abandoned" // its executor was killed
+	stateLost       = "lost"      // the same, and its changes were in memory
 )
 
 func stateOf(i *branch.Info) string {
@@ -174,6 +175,8 @@ func stateOf(i *branch.Info) string {
 		return stateCommitting
 	case i.Alive:
 		return stateRunning
+	case i.Empty && i.Kept != branch.ReasonInterrupted:
+		return stateLost
 	case i.Kept == "":
 		return stateAbandoned
 	}
@@ -225,7 +228,7 @@ func (c *branchCommand) show(s *streams) error {
 	if err != nil {
 		return err
 	}
-	settled := !info.Alive && info.Kept != branch.ReasonInterrupted
+	settled := !info.Alive && info.Kept != branch.ReasonInterrupted && !info.Empty
 	var b *branch.Branch
 	if settled {
 		if b, err = branch.Open(c.base, info.ID); err != nil {
@@ -257,6 +260,9 @@ func (c *branchCommand) show(s *streams) error {
 	switch {
 	case info.Alive:
 		_, err = fmt.Fprintln(s.out, "\nIn use: its changes can be shown when that is over.")
+		return err
+	case info.Empty && info.Kept != branch.ReasonInterrupted:
+		_, err = fmt.Fprintf(s.out, "\nIts changes were in memory (limits.disk), and are gone with the process: sandlock-exec branch abort %s\n", shellWord(info.Dir))
 		return err
 	case !settled:
 		_, err = fmt.Fprintf(s.out, "\nA commit of it was interrupted: sandlock-exec branch recover %s\n", shellWord(info.Dir))

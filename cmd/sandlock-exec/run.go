@@ -136,6 +136,9 @@ func (c *runOptions) report(w io.Writer, r exec.Result) {
 
 // reportBranch says what became of the changes, unless they are where they belong.
 func reportBranch(w io.Writer, b *exec.BranchResult, quiet bool) {
+	if b != nil && b.Full {
+		fmt.Fprintln(w, "sandlock-exec: the sandbox reached limits.disk: its changes had no room left")
+	}
 	switch {
 	case b == nil || b.Review && b.Err == nil:
 	case b.Err != nil:

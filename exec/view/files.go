@@ -21,20 +21,12 @@ const (
 // top of the root, where nobody sees it who has that root: lookups begin beneath it. The keeper works in it from then on, so
 // that it can name what it holds.
 func (v *View) closeNodes() (calls []*stage.Call) {
-	fs := stage.NewCall("make a tmpfs", unix.SYS_FSOPEN, "tmpfs", unix.FSOPEN_CLOEXEC)
-	v.scratch = stage.NewCall("mount a tmpfs", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	calls = []*stage.Call{
-		fs,
-		stage.NewCall("configure a tmpfs", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "size", strconv.Itoa(scratchBytes), 0),
-		stage.NewCall("configure a tmpfs", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "mode", "0700", 0),
-		stage.NewCall("create a tmpfs", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0),
-		v.scratch,
-		stage.NewCall("close", unix.SYS_CLOSE, fs),
+	v.scratch, calls = newTmpfs("a tmpfs for files of our own", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "size", strconv.Itoa(scratchBytes))
+	calls = append(calls,
 		stage.NewCall("mount a tmpfs for files of our own", unix.SYS_MOVE_MOUNT, v.scratch, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH),
 		stage.NewCall("enter it", unix.SYS_FCHDIR, v.scratch),
 		stage.NewCall("make a closed file", unix.SYS_MKNODAT, unix.AT_FDCWD, closedFile, unix.S_IFREG, 0),
-		stage.NewCall("make a closed directory", unix.SYS_MKDIRAT, unix.AT_FDCWD, closedDir, 0),
-	}
+		stage.NewCall("make a closed directory", unix.SYS_MKDIRAT, unix.AT_FDCWD, closedDir, 0))
 	// Each is mounted over itself, read-only, so that what is mounted of it later is read-only too: their owner, who may be the
 	// command's user, could change their modes otherwise.
 	for _, node := range []string{closedFile, closedDir} {

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,55 @@ type Overlay struct {
 	Target             string
 	Lower, Upper, Work string
 	Options            []string // others, as in mount(8): "name" or "name=value"
+
+	// Bytes bounds what the changes take: Upper and Work are then names in a tmpfs of that size, which Place is given, as a
+	// descriptor of its empty root, to make them there. 0: they are directories of the host.
+	Bytes uint64
+	Place func(root int) error
+}
+
+// bytesPerName is what a name takes in a file system in memory, beside its contents: the kernel's memory for an inode. tmpfs
+// counts contents by pages and names apart, so that it needs a bound for either.
+const bytesPerName = 1 << 10
+
+// fewNames is how many names the smallest one takes: what overlayfs makes for itself, and some.
+const fewNames = 64
+
+// placeLayers makes the tmpfs for the changes and has them placed. It covers the root, from where nobody sees it, and the
+// keeper works in it, until the overlay is mounted: nothing is left of it then but the overlay, and what Place has opened.
+func (v *View) placeLayers(before []*stage.Call) (calls []*stage.Call, err error) {
+	o := v.spec.Overlay
+	tmpfs, calls := newTmpfs("a tmpfs for changes", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
+		"size", strconv.FormatUint(o.Bytes, 10), "nr_inodes", strconv.FormatUint(o.Bytes/bytesPerName+fewNames, 10))
+	calls = append(before, calls...)
+	calls = append(calls,
+		stage.NewCall("mount a tmpfs for changes", unix.SYS_MOVE_MOUNT, tmpfs, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH),
+		stage.NewCall("enter it", unix.SYS_FCHDIR, tmpfs))
+	if err = v.do(calls); err == nil {
+		err = o.Place(int(tmpfs.Result))
+	}
+	return calls, err
+}
+
+// leaveLayers is after the overlay is mounted.
+func leaveLayers() []*stage.Call {
+	return []*stage.Call{
+		stage.NewCall("unmount the tmpfs for changes", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH),
+		stage.NewCall("chdir to the root", unix.SYS_CHDIR, "/"),
+	}
+}
+
+// newTmpfs makes a tmpfs, not attached yet, with mode 0700 and these options, names and values in turn.
+func newTmpfs(what string, attributes uintptr, options ...string) (mount *stage.Call, calls []*stage.Call) {
+	fs := stage.NewCall("make "+what, unix.SYS_FSOPEN, "tmpfs", unix.FSOPEN_CLOEXEC)
+	calls = []*stage.Call{fs}
+	options = append(options, "mode", "0700")
+	for i := 0; i < len(options); i += 2 {
+		calls = append(calls, stage.NewCall("configure "+what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, options[i], options[i+1], 0))
+	}
+	mount = stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, attributes)
+	return mount, append(calls, stage.NewCall("create "+what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0),
+		mount, stage.NewCall("close", unix.SYS_CLOSE, fs))
 }
 
 // openOverlay mounts the overlay, not attached yet: its layers are named as the host has them. Each name is a parameter of its
@@ -40,7 +90,11 @@ func (v *View) openOverlay() (mount *stage.Call, calls []*stage.Call) {
 		}
 	}
 	mount = stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return mount, append(calls,
+	calls = append(calls,
 		stage.NewCall("create "+what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0),
 		mount, stage.NewCall("close", unix.SYS_CLOSE, fs))
+	if o.Bytes > 0 {
+		calls = append(calls, leaveLayers()...)
+	}
+	return mount, calls
 }

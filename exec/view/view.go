@@ -126,11 +126,19 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	}
 	devices, opened := v.openDevices()
 	calls = append(calls, opened...)
+	var made []*stage.Call
+	defer func() { stage.CloseTrees(made) }()
+	if o := v.spec.Overlay; o != nil && o.Bytes > 0 {
+		var err error
+		if made, err = v.placeLayers(calls); err != nil {
+			return err
+		}
+		calls = nil
+	}
 	overlay, opened := v.openOverlay()
 	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
-	made := calls
-	defer func() { stage.CloseTrees(made) }()
+	made = append(made, calls...)
 	if len(trees) > 0 || l.tree != nil {
 		if err := v.do(calls); err != nil {
 			return err
