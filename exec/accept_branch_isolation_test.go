@@ -395,7 +395,7 @@ func Test_filesystem_9_1_19_storage(t *testing.T) {
 		}
 		link := b.Link(real, filepath.Dir(b.Work)+"/planted")
 		for storage, want := range map[string]string{
-			file: "no directory", open: "others have permissions", link: "no directory", b.Work + "/inside": "lies in",
+			file: "no directory", open: "others have permissions", link: "no directory", b.Work: "is filesystem.workdir itself",
 			filepath.Dir(b.Work) + "/no/parents": "no such file", "/usr": "",
 		} {
 			r, path := b.Compile(b.text(fmt.Sprintf("storage: %q", storage)))
@@ -407,6 +407,41 @@ func Test_filesystem_9_1_19_storage(t *testing.T) {
 			}
 			wantMissing(t, b.Work+"/new", filepath.Dir(b.Work)+"/no")
 		}
+	})
+}
+
+// Number 40: the storage may lie in the workdir. The command sees none of it, its own branch or others, and a commit keeps off.
+func Test_filesystem_9_2_40_storage_in_workdir(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := newBranched(t, u)
+		b.File(b.Work+"/old", "old\n")
+		b.Dir("work/.cache")
+		b.storage = b.Dir("work/.cache/branches")
+		if err := os.Chmod(b.storage, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		keep := b.policy(`on_exit: "keep"`)
+		if r := b.Sh(keep, "ls .cache; echo 1 >kept"); r.Code != 0 || r.Stdout != "" {
+			t.Fatalf("exit %d, %q, %q", r.Code, r.Stdout, r.Stderr)
+		}
+		kept := b.wantOne(t, "kept")
+		r := b.Sh(b.policy(""), "ls .cache; mkdir -p .cache/branches/"+kept.ID+"/upper; echo planted >.cache/branches/"+kept.ID+"/upper/kept; echo 2 >>old")
+		if r.Code != 74 || r.Stdout != "" || !strings.Contains(r.Stderr, "the workdir is as it was") {
+			t.Errorf("what was made in its place: exit %d, %q, %q", r.Code, r.Stdout, r.Stderr)
+		}
+		for _, i := range b.list(t) {
+			if i.ID != kept.ID {
+				wantRun(t, b.branch(t, "abort", i.ID), 0, "")
+			}
+		}
+		if r := b.Sh(b.policy(""), "echo 2 >>old; echo x >.cache/beside"); r.Code != 0 {
+			t.Errorf("exit %d, %s", r.Code, r.Stderr)
+		}
+		wantFile(t, b.Work+"/old", "old\n2\n")
+		wantFile(t, b.Work+"/.cache/beside", "x\n")
+		wantRun(t, b.branch(t, "commit", kept.ID), 0, "")
+		wantFile(t, b.Work+"/kept", "1\n")
+		b.wantNone(t)
 	})
 }
 

@@ -80,14 +80,18 @@ func (b *Branch) Misplaced(v *View, l *Landlock) error {
 	if b.Storage == "" {
 		return nil
 	}
-	if beneath(b.Storage, files) {
-		return fmt.Errorf("the storage %s lies in the working directory", b.Storage)
+	if b.Storage == files {
+		return errors.New("the storage is the working directory")
 	}
 	return b.changeable(v, l)
 }
 
-// changeable says which grant or mount would let the command change what is kept in the storage.
+// changeable says which grant or mount would let the command change what is kept in the storage. The branch hides a storage that
+// lies in the working directory, and no mount leads around the branch.
 func (b *Branch) changeable(v *View, l *Landlock) error {
+	if beneath(b.Storage, v.HostPath(b.Workdir)) {
+		return nil
+	}
 	for i := range l.Paths {
 		if r := &l.Paths[i]; r.Writes() && v.shown(r.Path) && beneath(b.Storage, v.HostPath(r.Path)) {
 			return fmt.Errorf("the storage %s lies in %s, which the command may change", b.Storage, r.Path)

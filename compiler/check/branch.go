@@ -122,8 +122,13 @@ func checkStorage(c *checker) {
 		return
 	}
 	const why = "the command could change its own branch: "
-	if beneath(storage.V, c.hostPath(fs.Workdir.V)) {
-		c.add(diag.At(storage.Origin, "storage", why+"it lies in filesystem.workdir").WithNote(fs.Workdir.Origin.Place, "set at"))
+	switch dir := c.hostPath(fs.Workdir.V); {
+	case storage.V == dir:
+		c.add(diag.At(storage.Origin, "storage", "is filesystem.workdir itself").WithNote(fs.Workdir.Origin.Place, "set at"))
+		return
+	case beneath(storage.V, dir): // the branch hides it
+		d := diag.At(storage.Origin, "storage", "it lies in filesystem.workdir: other policies that let that be written let what is kept here be changed").AsWarning()
+		c.add(d.WithNote(fs.Workdir.Origin.Place, "set at"))
 		return
 	}
 	for _, g := range lower.Grants(c.Policy) {
