@@ -32,6 +32,9 @@ need ssh-keygen openssh-client
 need /usr/bin/openssl openssl
 need /etc/ssl/certs/ca-certificates.crt ca-certificates
 need /usr/bin/ping iputils-ping
+need /usr/sbin/mkfs.ext4 e2fsprogs
+need /usr/sbin/mkfs.xfs xfsprogs
+need /usr/sbin/mkfs.btrfs btrfs-progs
 need /usr/sbin/ip iproute2
 need /usr/bin/curl curl
 need /usr/bin/git git

@@ -199,18 +199,45 @@ func (s *stage) applyOne(at *places, r *record) error {
 			}
 		}
 	}
-	if err != nil || r.Mode == 0 {
+	if err != nil {
 		return err
 	}
-	node, err := openDir(dir, name) // the mode that it has for now lets us
+	return s.placed(dir, name, r)
+}
+
+// placed gives a new directory what a rename took from it, or what it could not be renamed with.
+func (s *stage) placed(dir int, name string, r *record) error {
+	if r.New.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	node, err := openat(dir, name, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(node)
-	if err := s.sys.chmod(node, r.Mode); err != nil {
+	changed, err := s.timed(node, r.New.Mtime)
+	if err == nil && r.Mode != 0 {
+		changed = true
+		err = s.sys.chmod(node, r.Mode)
+	}
+	if err != nil || !changed {
 		return err
 	}
-	return s.sys.fsync(node)
+	return s.syncDir(node)
+}
+
+// timed gives a directory its modification time again: on XFS, RENAME_EXCHANGE sets that of directories which it moves to others
+// (xfs_cross_rename), and then it is the change time. Nobody but the owner can.
+func (s *stage) timed(node int, mtime stamp) (changed bool, err error) {
+	st, err := fstat(node)
+	if err != nil || stampOf(st.Mtim) == mtime || st.Mtim != st.Ctim {
+		return false, err
+	}
+	err = s.sys.utimes(node, unix.Timespec{Nsec: unix.UTIME_OMIT}, mtime.timespec())
+	if errors.Is(err, unix.EPERM) && int(st.Uid) != os.Geteuid() {
+		err = nil
+	}
+	return true, err
 }
 
 // move renames to where nothing is. Where the file system cannot promise that, it looks first.
@@ -235,7 +262,7 @@ func (s *stage) cameOut(dir int, r *record) error {
 	if err != nil {
 		return err
 	}
-	if st == nil || !r.Old.is(st) {
+	if st == nil || !r.Old.cameOut(st) {
 		return &changedError{string(r.Path)}
 	}
 	return nil
@@ -388,7 +415,7 @@ func (s *stage) undoOne(at *places, r *record) error {
 	return s.asBefore(dir, name, r)
 }
 
-// asBefore gives a directory that was made movable its mode again.
+// asBefore gives a directory its mode again, which it may have been made movable by, and its time.
 func (s *stage) asBefore(dir int, name string, r *record) error {
 	if r.Old == nil || r.Old.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
@@ -399,10 +426,16 @@ func (s *stage) asBefore(dir int, name string, r *record) error {
 	}
 	defer unix.Close(node)
 	st, err := fstat(node)
-	if err != nil || st.Ino != r.Old.Ino || st.Mode == r.Old.Mode {
+	if err != nil || st.Ino != r.Old.Ino {
 		return err
 	}
-	return s.sys.chmod(node, r.Old.Mode)
+	if st.Mode != r.Old.Mode {
+		if err := s.sys.chmod(node, r.Old.Mode); err != nil {
+			return err
+		}
+	}
+	_, err = s.timed(node, r.Old.Mtime)
+	return err
 }
 
 // writeBaseline notes what the entries of a journal look like after an undo.

@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -37,7 +38,7 @@ func newCrashWorld(t *testing.T, s setting) *crashWorld {
 }
 
 func newCrashWorldOf(t *testing.T, s setting, before, script string) *crashWorld {
-	w := &crashWorld{world: newWorldIn(t, s, "/dev/shm")}
+	w := &crashWorld{world: newWorldIn(t, s, cmp.Or(os.Getenv(crashVariable), "/dev/shm"))}
 	w.sh(before)
 	w.old = w.real()
 	b := w.branch()

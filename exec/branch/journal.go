@@ -57,6 +57,14 @@ func (i *identity) untouched(st *unix.Stat_t) bool {
 	return i.is(st) && (stampOf(st.Ctim) == i.Ctime || !isDir(st) && i.Links > 1)
 }
 
+// cameOut is the same for one that a rename took out of its place just now: of a directory that may have set its time (see timed).
+func (i *identity) cameOut(st *unix.Stat_t) bool {
+	if isDir(st) && st.Mtim == st.Ctim {
+		return st.Ino == i.Ino && kindOf(st) == i.Mode&unix.S_IFMT
+	}
+	return i.is(st)
+}
+
 // The operations of records.
 const (
 	opDir  = "dir" // what follows, up to its end, is in a directory of both; it is made writable
