@@ -1,8 +1,16 @@
 package exec_test
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	osexec "os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/exectest"
 )
@@ -104,4 +112,41 @@ func Test_branch_dry_run_is_the_commit(t *testing.T) {
 			t.Errorf("after the commit: exit %d, %q, %q", r.Code, got, r.Stderr)
 		}
 	})
+}
+
+// A signal ends a dry run that prints more than anybody reads; its changes are dropped all the same.
+func Test_branch_dry_run_is_interrupted(t *testing.T) {
+	b := newBranched(t, exectest.Self())
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	name := strings.Repeat("n", 200)
+	const files = 2000
+	run := osexec.Command(exectest.Executor(t), "--dry-run", b.policy(""), "--", "/bin/bash", "-c", fmt.Sprintf("for ((i = 0; i < %d; i++)); do >%s$i; done", files, name))
+	var stderr bytes.Buffer
+	run.Stdout, run.Stderr, run.Dir = write, &stderr, b.Work
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	exectest.Within(t, 20*time.Second, "the pipe is full", func() bool {
+		n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ)
+		return err == nil && n > 60<<10
+	})
+	if err := run.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond) // longer, and it would only have printed less
+	text, err := io.ReadAll(read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = run.Wait()
+	if code, lines := run.ProcessState.ExitCode(), bytes.Count(text, []byte("\n")); code != 143 || lines == files {
+		t.Errorf("exit %d after %d lines, %s", code, lines, stderr.String())
+	}
+	b.wantNone(t)
+	wantMissing(t, b.Work+"/"+name+"0")
 }

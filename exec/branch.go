@@ -1,10 +1,12 @@
 package exec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,15 +134,29 @@ func (s *sandbox) placeable(spec *view.Spec, target, base string) error {
 }
 
 // endBranch does with the changes what the policy says, once nothing of the sandbox is left. Files that another executor or
-// person changed meanwhile are left alone. It runs on another thread: this one is confined as the command was.
-func (s *sandbox) endBranch(r *Result, failed bool) {
+// person changed meanwhile are left alone. It runs on another thread: this one is confined as the command was, and goes on to
+// receive signals (in a descriptor, -1 for none). One that ends programs ends the review of a dry run; what is decided is done.
+func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 	if s.branch == nil {
 		return
 	}
 	s.view.Close() // what the overlay is mounted in, and the placeholders in it
 	done := make(chan *BranchResult)
+	opened := s.branch
 	go func() { done <- s.settleBranch(s.branchAction(r, failed), howEnded(r, failed)) }()
-	b := <-done
+	var b *BranchResult
+	for signal := unix.Signal(0); b == nil; {
+		select {
+		case b = <-done:
+			if b.Review && signal != 0 && errors.Is(b.Err, branch.ErrStopped) {
+				r.Code, r.Signal = 128+int(signal), int(signal)
+			}
+		case <-time.After(reviewPulse):
+			if signal = cmp.Or(signal, endingSignal(signals)); signal != 0 {
+				opened.Stop()
+			}
+		}
+	}
 	s.branch = nil
 	r.Branch = b
 	line := audit.Line{Event: "branch", Path: b.Dir, Verdict: branchWords[b.Action]}
@@ -155,6 +171,28 @@ func (s *sandbox) endBranch(r *Result, failed bool) {
 		}
 	}
 	s.options.Audit.Write(line)
+}
+
+// reviewPulse is how often the thread looks for a signal while the changes are shown.
+const reviewPulse = 50 * time.Millisecond
+
+// endingSignal returns the last signal that waits, of those which end a program; 0 for none.
+func endingSignal(fd int) (last unix.Signal) {
+	if fd < 0 {
+		return 0
+	}
+	var pending [64]byte
+	n, err := unix.Read(fd, pending[:])
+	if err != nil {
+		return 0
+	}
+	for _, b := range pending[:n] {
+		switch s := unix.Signal(b); s {
+		case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+			last = s
+		}
+	}
+	return last
 }
 
 var branchWords = map[ir.BranchAction]string{ir.BranchCommit: "commit", ir.BranchAbort: "abort", ir.BranchKeep: "keep"}

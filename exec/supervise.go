@@ -159,7 +159,7 @@ func (r *running) serve() (Result, error) {
 	result.Denied = r.handlers.denied()
 	r.s.limited(&r.handlers, &result, r.life.ended())
 	err := errors.Join(serveErr, r.life.failure())
-	r.s.endBranch(&result, err != nil)
+	r.s.endBranch(&result, err != nil, r.signals)
 	r.s.options.Audit.Write(exitLine(result))
 	if err != nil {
 		return result, &SetupError{[]string{"the command was ended because the executor failed: " + err.Error()}}

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,7 @@ type Branch struct {
 	upper   int  // O_RDONLY; -1 while there is none
 	memory  bool // the upper is in memory, and not in the branch's directory
 	copies  bool // the upper is on another mount than the workdir: nothing can be linked
+	stopped atomic.Bool
 }
 
 // errBusy is a branch that another process uses.

@@ -102,6 +102,12 @@ func sizeOf(st *unix.Stat_t) int64 {
 // errStop ends a walk whose reader has enough.
 var errStop = errors.New("stop")
 
+// ErrStopped is what Changes ends with after Stop.
+var ErrStopped = errors.New("stopped")
+
+// Stop ends a walk over the changes that another goroutine is at, and all to come.
+func (b *Branch) Stop() { b.stopped.Store(true) }
+
 // Changes yields what a commit would change, sorted by the bytes of the paths, without changes of nothing but times. It ends
 // after an error. In memory are the names of the directories on the way, not the changes.
 func (b *Branch) Changes() iter.Seq2[Change, error] {
@@ -215,6 +221,9 @@ func (w *differ) dir(at *dirs, notes overlay, merged bool) error {
 				return err
 			}
 			later = later[1:]
+		}
+		if w.b.stopped.Load() {
+			return ErrStopped
 		}
 		path := join(string(w.path), name)
 		if path == w.b.notes.Inside || path == stageName {
