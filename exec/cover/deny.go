@@ -52,6 +52,10 @@ func (p *planner) take(rule Rule, name string, to place, kind Kind) {
 	}
 	_, writable := p.grants.writable(full)
 	switch {
+	case writable && (isPlaceholder(to.file) || to.file.nlink == 0):
+		// Another sandbox's, or left by one that was killed: it is shared. Or it went away just now, as they do.
+		p.missing = append(p.missing, missing{rule: rule, kind: kind, at: path.Dir(to.path), names: []string{path.Base(to.path)}})
+	case to.file.nlink == 0: // nobody in the sandbox makes it anew
 	case to.shut:
 		// The owner of a directory that may not be searched can change that: chmod(2) takes no right of Landlock's.
 		if to.file.uid == p.uid {
@@ -80,9 +84,6 @@ func (p *planner) take(rule Rule, name string, to place, kind Kind) {
 		}
 	case to.path == "/":
 		p.fail(rule, name, errors.New("is the root directory, which cannot be covered"))
-	case writable && isPlaceholder(to.file):
-		// Another sandbox's, or left by one that was killed: it is shared.
-		p.missing = append(p.missing, missing{rule: rule, kind: kind, at: path.Dir(to.path), names: []string{path.Base(to.path)}})
 	default:
 		p.add(rule, to.path, to.file, kind, true)
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandlock-go/sandlock/exec/kernel"
 )
 
 // denied plans for paths beneath a directory that is granted for writing.
@@ -65,6 +67,43 @@ func TestPlaceholders(t *testing.T) {
 			same(t, shown(p), []string{"closed f " + dir + "/x"})
 			p.Undo()
 			same(t, listing(t, dir), []string{"x"})
+		})
+		t.Run("where a directory would have to be", func(t *testing.T) {
+			for name, r := range map[string]Request{
+				"denied":    {Deny: []Rule{{"x/y", "deny"}}},
+				"protected": {Protect: []Rule{{"x/y", "protect"}}},
+				"anywhere":  {Protect: []Rule{{"**/x/y/**", "protect"}}},
+			} {
+				dir := tree(t)
+				first := denied(t, dir, "x")
+				r.Grants = []Grant{{dir, true}}
+				if len(r.Deny) > 0 {
+					r.Deny[0].Path = dir + "/x/y"
+				}
+				second, err := Make(r)
+				check(t, err)
+				first.Undo()
+				if got := listing(t, dir); len(got) != 1 || got[0] != "x" {
+					t.Errorf("%s: got %q once the first sandbox is over, want the file in the way to stay", name, got)
+				}
+				second.Undo()
+				same(t, listing(t, dir), nil)
+			}
+		})
+		t.Run("gone when it is looked at", func(t *testing.T) {
+			dir := tree(t)
+			v, err := newView(kernel.Root{})
+			check(t, err)
+			defer v.close()
+			for _, kind := range []Kind{ReadOnly, Closed} {
+				for _, writes := range []bool{true, false} {
+					p := &planner{view: v, grants: newGrants([]Grant{{dir, writes}}), covers: map[string]*found{}, plan: &Plan{}}
+					p.take(Rule{Name: "rule"}, dir+"/x", place{path: dir + "/x", file: file{mode: unix.S_IFREG | 0o444}}, kind)
+					if len(p.covers) != 0 || len(p.missing) > 0 != writes {
+						t.Errorf("%v, granted for writing %v: covers %v, missing %v", kind, writes, p.covers, p.missing)
+					}
+				}
+			}
 		})
 		t.Run("somebody's empty file", func(t *testing.T) {
 			dir := tree(t)

@@ -344,7 +344,11 @@ func (w *walker) stay(v visit, name, at string) {
 		if next == nil {
 			continue
 		}
-		if f, err := w.view.stat(at); err == nil && !f.mountRoot {
+		f, err := w.view.stat(at)
+		switch {
+		case gone(err) || err == nil && (isPlaceholder(f) || f.nlink == 0): // that stands there as long as another sandbox lives
+			w.vanished(next.anyRule(), at)
+		case err == nil && !f.mountRoot:
 			w.add(next.anyRule(), at, f, Pinned, true)
 		}
 		return
