@@ -50,7 +50,11 @@ func (e *CommitError) Error() string {
 
 func (e *CommitError) Unwrap() error { return e.Err }
 
-// Branch is a branch, held by its control file. That descriptor is this process's until [Branch.Close].
+// ErrBusy says that another process holds the branch.
+var ErrBusy = errors.New("in use by another process")
+
+// Branch is a branch, held by its control file, with a lock on that (flock(2)) which tells other executors that it is in use.
+// The descriptor is this process's until [Branch.Close].
 type Branch struct {
 	mount mount
 	name  string // without the "@"
@@ -90,7 +94,7 @@ func New(dir string) (*Branch, error) {
 	if b.name, err = madeName(answer); err != nil {
 		return nil, fmt.Errorf("make a branch in %s: BranchFS: %w", m.dir, err)
 	}
-	if b.ctl, err = m.control(root, b.name); err != nil {
+	if err := b.hold(root); err != nil {
 		return nil, fmt.Errorf("the new branch: %w", err)
 	}
 	return b, nil
@@ -115,10 +119,28 @@ func Open(dir string) (*Branch, error) {
 	}
 	defer unix.Close(root)
 	b := &Branch{mount: *m, name: name}
-	if b.ctl, err = m.control(root, name); err != nil {
+	if err := b.hold(root); err != nil {
 		return nil, err
 	}
 	return b, nil
+}
+
+// hold opens the branch's control file and locks it.
+func (b *Branch) hold(root int) (err error) {
+	if b.ctl, err = b.mount.control(root, b.name); err != nil {
+		return err
+	}
+	switch err = unix.Flock(b.ctl, unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = ErrBusy
+	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP):
+		err = nil // it has no locks
+	}
+	if err != nil {
+		b.Close()
+		return fmt.Errorf("lock the branch %q: %w", b.Dir(), err)
+	}
+	return nil
 }
 
 // Close gives up the descriptor; the branch stays as it is.

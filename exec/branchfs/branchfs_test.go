@@ -91,6 +91,9 @@ func TestOpen(t *testing.T) {
 	f, mnt, base := mountOn(t, standin.Options{})
 	kept := newBranch(t, mnt+"/sub")
 	write(t, kept.Place()+"/new", "1")
+	if b, err := Open(kept.Dir()); !errors.Is(err, ErrBusy) {
+		t.Fatalf("it is in use: got %v, %v", b, err)
+	}
 	kept.Close()
 	b, err := Open(kept.Dir())
 	if err != nil {

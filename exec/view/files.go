@@ -40,6 +40,11 @@ func (v *View) closeNodes() (calls []*stage.Call) {
 	for _, node := range []string{closedFile, closedDir} {
 		calls = append(calls, stage.NewCall("mount a closed node", unix.SYS_MOUNT, node, node, 0, unix.MS_BIND, 0), remountReadOnly(node))
 	}
+	if v.spec.Bind != nil {
+		for _, path := range v.spec.Bind.closed() {
+			calls = append(calls, closeNode(path, false))
+		}
+	}
 	// Whether each is there, and is a directory, only the mount tells. One that fails costs three times one that does not.
 	for _, path := range v.spec.Masks {
 		likely := strings.HasPrefix(path, "/sys/") || path == "/proc/acpi" || path == "/proc/scsi"
