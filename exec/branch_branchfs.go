@@ -36,7 +36,7 @@ func (s *sandbox) openBranchFS(spec *view.Spec) error {
 	if err := aroundMount(spec, b.Mount()); err != nil {
 		return err
 	}
-	spec.Bind = &view.Bind{Mount: strings.TrimPrefix(b.Mount(), spec.Root), Target: target, Source: b.Place(), Closed: b.Closed()}
+	spec.Bind = &view.Bind{Mount: strings.TrimPrefix(b.Mount(), spec.Root), Target: target, Source: b.Place(), Hidden: b.Controls()}
 	return nil
 }
 

@@ -12,7 +12,7 @@
 // serves, other than root, is not used at all.
 //
 // Nobody may reach a control file who is to be kept in the branch: whoever writes "commit" to it, or asks by ioctl(2), has it
-// committed. [Branch.Closed] names those that lie in the branch.
+// committed. [Branch.Controls] names those that lie in the branch.
 package branchfs
 
 import (
@@ -163,9 +163,8 @@ func (b *Branch) Mount() string { return b.mount.dir }
 // Place is where in the branch the directory is that it was made of.
 func (b *Branch) Place() string { return join(b.Dir(), b.rel) }
 
-// Closed lists what the command must not reach in the directory, relative to it: the control file, where the directory is the
-// whole branch.
-func (b *Branch) Closed() []string {
+// Controls lists the control files in the directory, relative to it: there is one where the directory is the whole branch.
+func (b *Branch) Controls() []string {
 	if b.rel != "" {
 		return nil
 	}

@@ -156,8 +156,8 @@ func TestNested(t *testing.T) {
 		t.Errorf("it is in the base already: %v", err)
 	}
 	innermost := newBranch(t, newBranch(t, outer.Dir()).Dir())
-	if closed := innermost.Closed(); len(closed) != 1 || closed[0] != Control {
-		t.Errorf("closed is %v", closed)
+	if controls := innermost.Controls(); len(controls) != 1 || controls[0] != Control {
+		t.Errorf("control files are %v", controls)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // Where Target lies beneath, an empty file system goes there, with nothing in it but the directories that lead to Target.
 type Bind struct {
 	Mount, Target, Source string
-	Closed                []string // files in Source that nobody may open, which must be there
+	Hidden                []string // files of Source, which must be there: an empty file is seen in the place of each
 }
 
 // openBind opens the source.
@@ -47,10 +47,17 @@ func (b *Bind) attach(tree *stage.Call) []*stage.Call {
 	return append(calls, attach(tree, b.Target), setAttributes(empty.fs, empty.path, unix.MOUNT_ATTR_RDONLY, 0))
 }
 
-// closed lists the command's paths of what nobody may open.
-func (b *Bind) closed() (paths []string) {
-	for _, name := range b.Closed {
-		paths = append(paths, path.Join(b.Target, name))
+// hide covers the hidden files. They can be read, so that programs that read whole directories do not fail of them.
+func (b *Bind) hide() (calls []*stage.Call) {
+	if b == nil || len(b.Hidden) == 0 {
+		return nil
 	}
-	return paths
+	calls = append(calls,
+		stage.NewCall("make an empty file", unix.SYS_MKNODAT, unix.AT_FDCWD, emptyFile, unix.S_IFREG|0o444, 0),
+		stage.NewCall("mount an empty file", unix.SYS_MOUNT, emptyFile, emptyFile, 0, unix.MS_BIND, 0), remountReadOnly(emptyFile))
+	for _, name := range b.Hidden {
+		at := path.Join(b.Target, name)
+		calls = append(calls, stage.NewCall("hide "+at, unix.SYS_MOUNT, emptyFile, at, 0, unix.MS_BIND, 0))
+	}
+	return calls
 }

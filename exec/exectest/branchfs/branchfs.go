@@ -113,8 +113,8 @@ func (f *FS) Branches() (names []string) {
 
 // Forget has the kernel forget an entry at the top of the mount, as the real one does with all when it goes to another branch.
 func (f *FS) Forget(name string) error {
-	if status := f.top.node.NotifyEntry(name); status != 0 {
-		return status
+	if errno := f.top.node.NotifyEntry(name); errno != 0 && errno != syscall.ENOENT { // which it does not know
+		return errno
 	}
 	return nil
 }
