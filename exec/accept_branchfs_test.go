@@ -408,3 +408,20 @@ mkdir work; cd work; export GIT_CONFIG_GLOBAL=/dev/null
 		}
 	})
 }
+
+// What the policy denies and protects holds in a branch, and what keeps missing names missing is not committed.
+func Test_branchfs_deny_and_protect(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		for _, sub := range []string{"", "/sub"} {
+			b := newOnBranchFS(t, u)
+			b.File(b.base+sub+"/secret", "secret\n")
+			artifact := b.policy(b.mnt+sub, fmt.Sprintf("deny: [%q, %q], protect: [%q]", b.mnt+sub+"/secret", b.mnt+sub+"/none", b.mnt+sub+"/old"))
+			r := b.sh(t, artifact, b.mnt+sub, "cat secret; echo x >none; echo x >old; cat old; mv secret moved; echo 1 >new")
+			wantRun(t, r, 0, "old")
+			wantFile(t, b.base+sub+"/new", "1\n")
+			wantFile(t, b.base+sub+"/old", "old\n")
+			wantFile(t, b.base+sub+"/secret", "secret\n")
+			wantMissing(t, b.base+sub+"/none", b.base+sub+"/moved")
+		}
+	})
+}

@@ -70,7 +70,7 @@ type branch struct {
 func Mount(o Options) (*FS, error) {
 	f := &FS{o: o, branches: map[string]*branch{}}
 	f.top = f.add("", nil, o.Base)
-	options := &fs.Options{MountOptions: fuse.MountOptions{FsName: "branchfs", Name: "branchfs", Options: []string{"default_permissions"}}}
+	options := fuse.MountOptions{FsName: "branchfs", Name: "branchfs", Options: []string{"default_permissions"}}
 	on := o.Dir
 	if os.Geteuid() == 0 {
 		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -84,13 +84,24 @@ func Mount(o Options) (*FS, error) {
 		}
 		on = "/dev/fd/" + strconv.Itoa(fd)
 	}
-	var err error
-	if f.server, err = fs.Mount(on, f.top.node, options); err != nil {
+	server, err := fuse.NewServer(raw{fs.NewNodeFS(f.top.node, &fs.Options{MountOptions: options})}, on, &options)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	f.server = server
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
+
+// raw takes away what the real one does not have.
+type raw struct{ fuse.RawFileSystem }
+
+func (raw) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status { return fuse.ENOSYS }
 
 // Close unmounts, whoever still uses it.
 func (f *FS) Close() {
