@@ -30,11 +30,14 @@ func newOnBranchFS(t *testing.T, u exectest.User) *onBranchFS {
 
 func mountIn(t *testing.T, box *exectest.Box, o branchfs.Options) *onBranchFS {
 	t.Helper()
-	b := &onBranchFS{Box: box, mnt: box.Dir("mnt"), base: box.Dir("base")}
+	if o.Dir == "" {
+		o.Dir = box.Dir("mnt")
+	}
+	b := &onBranchFS{Box: box, mnt: o.Dir, base: box.Dir("base")}
 	b.File(b.base+"/old", "old\n")
 	b.Dir("base/sub")
 	b.File(b.base+"/sub/old", "old\n")
-	o.Dir, o.Base, o.Storage, o.UID, o.GID = b.mnt, b.base, b.Dir("branches"), b.User.UID, b.User.GID
+	o.Base, o.Storage, o.UID, o.GID = b.base, b.Dir("branches"), b.User.UID, b.User.GID
 	var err error
 	if b.fs, err = branchfs.Mount(o); err != nil {
 		t.Skipf("this host mounts no FUSE file system: %v", err)
@@ -422,6 +425,31 @@ func Test_branchfs_deny_and_protect(t *testing.T) {
 			wantFile(t, b.base+sub+"/old", "old\n")
 			wantFile(t, b.base+sub+"/secret", "secret\n")
 			wantMissing(t, b.base+sub+"/none", b.base+sub+"/moved")
+		}
+	})
+}
+
+// Other mounts of the view beside the file system, and the same beneath another root.
+func Test_branchfs_among_mounts(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := newOnBranchFS(t, u)
+		link := b.Link(b.mnt+"/sub", b.Work+"/link")
+		// The target is missing: the directory that the file system is mounted in is put together anew.
+		target := filepath.Dir(b.mnt) + "/missing"
+		b.File(b.Outside+"/f", "mounted\n")
+		artifact := b.policy(link, fmt.Sprintf("mount: [%q, %q]", target+":"+b.Outside+":ro", b.mnt+"/sub/old:"+b.Outside+"/f"))
+		r := b.sh(t, artifact, b.mnt+"/sub", "cat "+target+"/f old; echo 1 >new; cat "+link+"/new")
+		wantRun(t, r, 0, "mounted\nmounted\n1")
+		wantFile(t, b.base+"/sub/new", "1\n")
+		wantFile(t, b.base+"/sub/old", "old\n")
+
+		rooted := newRooted(t, u)
+		at := mountIn(t, rooted.Box, branchfs.Options{Dir: rooted.at("/work")})
+		for _, sub := range []string{"", "/sub"} {
+			fields := fmt.Sprintf("workdir: \"/work%s\", isolation: \"branchfs\", write: [\"/work\"]\n", sub)
+			r = rooted.Sh(rooted.Policy(rooted.filesystem(fields)), "cd /work"+sub+" && cat old && echo 1 >new && cat /work/.branchfs_ctl; ls /work")
+			wantRun(t, r, 0, map[string]string{"": "old\nnew\nold\nsub", "/sub": "old\nsub"}[sub])
+			wantFile(t, at.base+sub+"/new", "1\n")
 		}
 	})
 }
