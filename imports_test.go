@@ -104,6 +104,10 @@ var rules = []rule{
 		from: everythingBut("proxy/resolver"), forbid: foreign("github.com/miekg/dns"),
 	},
 	{
+		name: "file systems in user space are served by a stand-in of the test harness alone",
+		from: everythingBut("exec/exectest/branchfs"), forbid: foreign("github.com/hanwen/go-fuse"),
+	},
+	{
 		name: "the test harness stays in tests",
 		from: everythingBut("exec/exectest"), forbid: ours("exec/exectest"),
 	},
@@ -312,6 +316,8 @@ func TestImportCheckerFindsViolations(t *testing.T) {
 			"the server and client of HTTP are the intercepting proxy's alone: proxy/resolver -> net/http"},
 		{"DNS messages in the executor", graph{"exec": {"github.com/miekg/dns"}},
 			"DNS messages are the resolver's alone: exec -> github.com/miekg/dns"},
+		{"FUSE server", graph{"exec/branchfs": {"github.com/hanwen/go-fuse/v2/fuse"}},
+			"file systems in user space are served by a stand-in of the test harness alone: exec/branchfs -> github.com/hanwen/go-fuse/v2/fuse"},
 		{"harness", graph{"exec": {module + "/exec/exectest"}},
 			"the test harness stays in tests: exec -> " + module + "/exec/exectest"},
 	} {

@@ -17,7 +17,7 @@ type gap struct {
 // gaps is THE table of what cannot be enforced yet. Whoever builds a feature takes its line out; nothing is accepted
 // and ignored.
 var gaps = []gap{
-	scalar("filesystem.isolation", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Isolation }, "auto", "none", "overlayfs"),
+	scalar("filesystem.isolation", func(p *policy.Policy) policy.Val[string] { return p.Filesystem.Isolation }, "auto", "none", "overlayfs", "branchfs"),
 }
 
 // scalar is a gap of a field that is used when it has a value other than the neutral ones.

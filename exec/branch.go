@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/branch"
-	"github.com/sandlock-go/sandlock/exec/kernel"
+	"github.com/sandlock-go/sandlock/exec/branchfs"
 	"github.com/sandlock-go/sandlock/exec/view"
 	"github.com/sandlock-go/sandlock/ir"
 )
@@ -20,11 +19,12 @@ import (
 // BranchResult is what became of the branch of the working directory.
 type BranchResult struct {
 	ID     string
+	Kind   ir.BranchKind
 	Action ir.BranchAction // what was done, or was to be done
 	Review bool            // the changes were shown and dropped: see [Options.Review]
 	Dir    string          // where the branch is kept; "" if it is gone
 	Full   bool            // it had no room left at the end (limits.disk)
-	Err    error           // why it could not be done: a *branch.ConflictError, *branch.LockError, …
+	Err    error           // why it could not be done: a *branch.ConflictError, *branch.LockError, *branchfs.ConflictError, …
 	Code   int             // that the run ends with for Err; 0 if it has one of its own
 }
 
@@ -42,95 +42,38 @@ type branchSetupError struct {
 
 func (e *branchSetupError) Unwrap() []error { return []error{e.SetupError, e.cause} }
 
+// workBranch is a branch of the working directory, of one kind or another.
+type workBranch interface {
+	ID() string
+	Dir() string // where it is kept
+	Commit() error
+	Abort() error
+	Keep(ended string) error // ended is how the command did, for who finds the branch
+	Full() bool              // it has no room left
+	Close()                  // gives up what this process holds of it
+}
+
 // openBranch makes the branch of the working directory, and has the view mount it.
 func (s *sandbox) openBranch(spec *view.Spec) error {
 	b := &s.program.Branch
-	if b.Kind == ir.BranchNone {
+	var err error
+	switch b.Kind {
+	case ir.BranchNone:
 		if s.options.Review != nil {
 			return errors.New("the policy keeps no changes apart, so there are none to be shown instead of made: it needs filesystem.workdir")
 		}
 		return nil
+	case ir.BranchOverlay:
+		err = s.openOverlay(spec)
+	case ir.BranchFS:
+		err = s.openBranchFS(spec)
+	default:
+		err = fmt.Errorf("branches of kind %d are unknown", b.Kind)
 	}
-	fail := func(err error) error { return s.ruleError(b.Origin, err) }
-	target, lower, err := s.workdir(spec.Root)
 	if err != nil {
-		return fail(err)
+		return s.ruleError(b.Origin, err)
 	}
-	storage := ""
-	if b.Storage != "" {
-		if storage, err = ir.ExpandPath(b.Storage, s.bound.lookup); err != nil {
-			return fail(err)
-		}
-	}
-	base, err := branch.Base(storage)
-	if err != nil {
-		return fail(err)
-	}
-	if base, err = filepath.EvalSymlinks(base); err != nil {
-		return fail(err)
-	}
-	if err := s.placeable(spec, target, base); err != nil {
-		return fail(err)
-	}
-	options := branch.Options{Disk: b.Disk}
-	if s.branch, err = branch.New(base, lower, options); err != nil {
-		return fail(err)
-	}
-	overlay := &view.Overlay{Target: target, Options: branch.OverlayOptions(options), Bytes: b.Disk, Place: s.branch.Place}
-	overlay.Lower, overlay.Upper, overlay.Work = s.branch.Layers()
-	spec.Overlay = overlay
 	return nil
-}
-
-// workdir returns the working directory of the branch as the command names it, and as the host does, both with links resolved.
-func (s *sandbox) workdir(root string) (target, host string, err error) {
-	path, err := ir.ExpandPath(s.program.Branch.Workdir, s.bound.lookup)
-	if err != nil {
-		return "", "", err
-	}
-	within := kernel.Root{}
-	if root != "" {
-		fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return "", "", &os.PathError{Op: "open", Path: root, Err: err}
-		}
-		defer unix.Close(fd)
-		within = kernel.NewRoot(fd)
-	}
-	real, err := within.Real(path) // it is not mounted yet, but the links in it are the root's
-	if err != nil {
-		return "", "", err
-	}
-	return real, filepath.Join(root, real), nil
-}
-
-// placeable repeats with what paths lead to what the compiler has checked of their texts.
-func (s *sandbox) placeable(spec *view.Spec, target, base string) error {
-	b := ir.Branch{Workdir: target, Storage: base}
-	v := s.program.View
-	v.Root, v.Mounts = spec.Root, nil
-	for _, m := range spec.Mounts {
-		source := m.Source
-		if real, err := filepath.EvalSymlinks(source); err == nil {
-			source = real
-		}
-		v.Mounts = append(v.Mounts, ir.ViewMount{Target: m.Target, Source: source, ReadOnly: m.ReadOnly})
-	}
-	var l ir.Landlock
-	for i := range s.program.Landlock.Paths {
-		r := s.program.Landlock.Paths[i]
-		path, err := ir.ExpandPath(r.Path, s.bound.lookup)
-		if err != nil {
-			return err
-		}
-		r.Path = path
-		l.Paths = append(l.Paths, r)
-		if real, err := filepath.EvalSymlinks(v.HostPath(path)); err == nil && v.Root == "" && real != path {
-			r.Path = real
-			l.Paths = append(l.Paths, r)
-		}
-	}
-	return b.Misplaced(&v, &l)
 }
 
 // endBranch does with the changes what the policy says, once nothing of the sandbox is left. Files that another executor or
@@ -142,7 +85,10 @@ func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 	}
 	s.view.Close() // what the overlay is mounted in, and the placeholders in it
 	done := make(chan *BranchResult)
-	opened := s.branch
+	stop := func() {}
+	if b, ok := s.branch.(overlayBranch); ok {
+		stop = b.Stop
+	}
 	go func() { done <- s.settleBranch(s.branchAction(r, failed), howEnded(r, failed)) }()
 	var b *BranchResult
 	for signal := unix.Signal(0); b == nil; {
@@ -153,7 +99,7 @@ func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 			}
 		case <-time.After(reviewPulse):
 			if signal = cmp.Or(signal, endingSignal(signals)); signal != 0 {
-				opened.Stop()
+				stop()
 			}
 		}
 	}
@@ -227,10 +173,10 @@ func howEnded(r *Result, failed bool) string {
 func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResult {
 	b := s.branch
 	defer b.Close()
-	result := &BranchResult{ID: b.ID(), Action: action, Full: b.Full()}
+	result := &BranchResult{ID: b.ID(), Kind: s.program.Branch.Kind, Action: action, Full: b.Full()}
 	if review := s.options.Review; review != nil {
 		result.Review, result.Action = true, ir.BranchAbort
-		result.Err = review(b)
+		result.Err = review(b.(overlayBranch).Branch) // other kinds have been refused
 		if err := b.Abort(); err != nil {
 			result.Err = errors.Join(result.Err, err)
 			result.Dir = b.Dir()
@@ -239,7 +185,7 @@ func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResu
 	}
 	switch action {
 	case ir.BranchCommit:
-		result.Err = b.Commit(branch.CommitOptions{})
+		result.Err = b.Commit()
 	case ir.BranchKeep:
 		result.Err = b.Keep(ended)
 		result.Dir = b.Dir()
@@ -262,8 +208,9 @@ func BranchCode(err error) int {
 		return CodeCommit
 	}
 	var conflict *branch.ConflictError
+	var late *branchfs.ConflictError
 	var lock *branch.LockError
-	if errors.As(err, &conflict) || errors.As(err, &lock) && lock.Busy {
+	if errors.As(err, &conflict) || errors.As(err, &late) || errors.Is(err, branchfs.ErrBusy) || errors.As(err, &lock) && lock.Busy {
 		return CodeConflict
 	}
 	return CodeCommit

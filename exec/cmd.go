@@ -41,7 +41,8 @@ type Cmd struct {
 	Nameservers []netip.AddrPort
 
 	// Review, if set, makes this a dry run: when all is over it is shown the branch of the working directory, whose changes are
-	// then dropped. A policy without a branch (filesystem.workdir) is refused. It runs on a goroutine of its own, and what it
+	// then dropped. A policy without a branch (filesystem.workdir), or with one of a BranchFS, which does not tell what has
+	// changed, is refused. It runs on a goroutine of its own, and what it
 	// returns is in ExitStatus.Branch.
 	Review func(*branch.Branch) error
 

@@ -55,7 +55,7 @@ type Options struct {
 	Nameservers []netip.AddrPort // that names are asked of where the policy has a resolver; none: those of the host
 
 	// Review, if set, is shown the branch of the working directory instead of what the policy would do with it; its changes are
-	// dropped then. A policy without a branch is refused.
+	// dropped then. A policy without a branch is refused, and one with a branch of a BranchFS, which does not tell what has changed.
 	Review func(*branch.Branch) error
 
 	streams *[3]int // see stage.Plan

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sandlock-go/sandlock/exec/branch"
 	"github.com/sandlock-go/sandlock/exec/helper"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/stage"
@@ -42,8 +41,8 @@ type sandbox struct {
 	resolver       *helper.Resolver // nil where the policy has none
 	proxy          *proxy           // nil where the policy has none
 
-	branch    *branch.Branch // of the working directory, as long as nothing is decided about it; nil without one
-	childless bool           // this process had no children before the keeper of the view's namespaces
+	branch    workBranch // of the working directory, as long as nothing is decided about it; nil without one
+	childless bool       // this process had no children before the keeper of the view's namespaces
 
 	view     *view.View   // nil in a direct start
 	sources  []source     // what it mounts of the host

@@ -229,8 +229,8 @@ func (s *sandbox) finishView() (problems []string) {
 			return []string{s.viewFailure(err)}
 		}
 	}
-	if s.branch != nil {
-		if err := s.branch.Settle(); err != nil {
+	if b, ok := s.branch.(overlayBranch); ok {
+		if err := b.Settle(); err != nil {
 			return []string{s.ruleError(s.program.Branch.Origin, err).Error()}
 		}
 	}

@@ -6,7 +6,7 @@ package ir
 type Branch struct {
 	Workdir Template   `cbor:"1,keyasint,omitempty"` // in the command's name space; "" is no branch
 	Kind    BranchKind `cbor:"2,keyasint,omitempty"`
-	Storage Template   `cbor:"3,keyasint,omitempty"` // directory of the host that holds branches; "" is the user's default
+	Storage Template   `cbor:"3,keyasint,omitempty"` // directory of the host that holds branches of an overlay; "" is the user's default
 
 	OnExit  BranchAction `cbor:"4,keyasint,omitempty"` // after status 0
 	OnError BranchAction `cbor:"5,keyasint,omitempty"` // after any other end: a status, a signal, a limit, a timeout
@@ -25,7 +25,7 @@ type BranchKind uint8
 const (
 	BranchNone    BranchKind = 0
 	BranchOverlay BranchKind = 1 // overlayfs, mounted on the working directory
-	BranchFS      BranchKind = 2 // the BranchFS that the working directory is on
+	BranchFS      BranchKind = 2 // the BranchFS that the working directory is on: without Storage and Disk, which are its own
 )
 
 // BranchAction is what becomes of a branch.

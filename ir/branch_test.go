@@ -28,7 +28,7 @@ func TestDumpBranch(t *testing.T) {
 	}
 	p.Branch.Storage, p.Branch.Disk, p.Branch.DiskOrigin, p.Branch.OnError, p.Branch.Kind = "", 0, 0, BranchAbort, BranchFS
 	text = p.Dump(DumpOptions{})
-	for _, want := range []string{"the user's default\n", "abort: they are dropped\n", "disk                 unlimited\n", "branchfs, which it is on\n"} {
+	for _, want := range []string{"the BranchFS's own\n", "abort: they are dropped\n", "disk                 as the BranchFS bounds it\n", "branchfs, which it is on\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the dump has no %q:\n%s", want, text)
 		}

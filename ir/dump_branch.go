@@ -30,14 +30,19 @@ func (d *dumper) branch() {
 	case BranchFS:
 		add("kind", "branchfs, which it is on")
 	}
-	if b.Storage != "" {
+	switch {
+	case b.Kind == BranchFS:
+		add("storage", "the BranchFS's own")
+	case b.Storage != "":
 		add("storage", b.Storage)
-	} else {
+	default:
 		add("storage", "the user's default")
 	}
 	add("after status 0", b.OnExit.fate())
 	add("after any other end", b.OnError.fate())
-	if b.Disk > 0 {
+	if b.Kind == BranchFS {
+		add("disk", "as the BranchFS bounds it")
+	} else if b.Disk > 0 {
 		rows = append(rows, row{cells: []string{"disk", "at most " + sizeText(b.Disk) + ", kept in memory"}, origin: b.DiskOrigin})
 	} else {
 		add("disk", limitText(b.Disk, "%d"))

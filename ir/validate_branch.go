@@ -34,6 +34,9 @@ func (p *Program) checkBranch() error {
 			return fmt.Errorf("%s: action %d is unknown", a.when, a.action)
 		}
 	}
+	if b.Kind == BranchFS && (b.Storage != "" || b.Disk != 0) {
+		return errors.New("a BranchFS with a storage or a bound of ours")
+	}
 	for _, t := range []Template{b.Workdir, b.Storage} {
 		if t == "" {
 			continue
@@ -73,7 +76,7 @@ func (b *Branch) Misplaced(v *View, l *Landlock) error {
 		if beneath(dir, m.Target) {
 			return fmt.Errorf("the mount at %s covers the working directory %s", m.Target, dir)
 		}
-		if !m.ReadOnly && (beneath(m.Source, files) || beneath(files, m.Source)) {
+		if (!m.ReadOnly || b.Kind == BranchFS) && (beneath(m.Source, files) || beneath(files, m.Source)) {
 			return fmt.Errorf("the mount at %s leads around the branch: %s and the working directory %s have files in common", m.Target, m.Source, files)
 		}
 	}

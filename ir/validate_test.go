@@ -261,6 +261,12 @@ func TestValidateRefuses(t *testing.T) {
 		{"branch of no kind", func(p *Program) { p.Branch.Kind = BranchNone }, "branch: of no kind"},
 		{"disk without a branch", func(p *Program) { p.Branch = Branch{Disk: 1} }, "branch: of no kind"},
 		{"branch kind", func(p *Program) { p.Branch.Kind = 3 }, "kind 3 is unknown"},
+		{"BranchFS with a storage", func(p *Program) { p.Branch.Kind, p.Branch.Disk = BranchFS, 0 }, "a storage or a bound of ours"},
+		{"BranchFS with a bound", func(p *Program) { p.Branch.Kind, p.Branch.Storage = BranchFS, "" }, "a storage or a bound of ours"},
+		{"BranchFS, shown elsewhere", func(p *Program) {
+			p.Branch.Kind, p.Branch.Storage, p.Branch.Disk, p.Branch.Workdir = BranchFS, "", 0, "/srv"
+			p.View.Root, p.View.Dev, p.View.Sys = "", false, false
+		}, "leads around the branch"},
 		{"branch of nothing", func(p *Program) { p.Branch.Workdir = "" }, "no working directory"},
 		{"branch, direct start", func(p *Program) { p.Process.Start, p.View = StartDirect, View{} }, "without a mount and a PID namespace"},
 		{"branch without PID namespace", func(p *Program) { p.View.PID, p.View.Proc = false, ProcHost }, "without a mount and a PID namespace"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec"
 	"github.com/sandlock-go/sandlock/exec/branch"
+	"github.com/sandlock-go/sandlock/exec/branchfs"
 )
 
 const branchUsage = `Usage: sandlock-exec branch [list] [--json]
@@ -24,7 +25,8 @@ const branchUsage = `Usage: sandlock-exec branch [list] [--json]
 
 Look after branches of working directories (filesystem.workdir): changes that were kept, that could not be applied, or that
 a killed executor has left behind. BRANCH is the beginning of an identifier that no other branch has, or the branch's
-directory.
+directory. Branches of a BranchFS (filesystem.isolation "branchfs") are directories MOUNT/@NAME, and can be committed and
+aborted.
 
 Flags:
   --storage DIR            where the branches are; without it the user's own: $XDG_RUNTIME_DIR/sandlock-cow, or else
@@ -89,6 +91,9 @@ func runBranch(s *streams, args []string) error {
 	}
 	if err := c.check(); err != nil {
 		return fmt.Errorf("branch %s %w (try sandlock-exec branch --help)", c.name, err)
+	}
+	if ofBranchFS(c.id) {
+		return c.settleBranchFS(s)
 	}
 	if err := c.openBase(); err != nil {
 		return err
@@ -392,11 +397,17 @@ func branchHint(err error, dir string) string {
 	var lock *branch.LockError
 	var commit *branch.CommitError
 	var unfinished *branch.UnfinishedError
+	var late *branchfs.ConflictError
+	var refused *branchfs.CommitError
 	const tool = "sandlock-exec branch "
 	switch {
 	case errors.As(err, &conflict):
 		dir = shellWord(conflict.Dir)
 		return tool + "commit --force " + dir + " makes the changes over the others', " + tool + "abort " + dir + " drops them"
+	case errors.As(err, &late):
+		return tool + "abort " + shellWord(late.Dir) + " drops the changes, once what is wanted of them is copied from there"
+	case errors.As(err, &refused):
+		return settleHint(refused.Dir, "tries again")
 	case errors.As(err, &unfinished):
 		if dir != "" {
 			return tool + "recover " + shellWord(dir)
@@ -407,8 +418,7 @@ func branchHint(err error, dir string) string {
 	case errors.As(err, &commit) && !commit.Undone:
 		return tool + "recover " + shellWord(commit.Dir)
 	case errors.As(err, &commit):
-		dir = shellWord(commit.Dir)
-		return tool + "commit " + dir + " tries again, " + tool + "abort " + dir + " drops the changes"
+		return settleHint(commit.Dir, "tries again")
 	}
 	return ""
 }

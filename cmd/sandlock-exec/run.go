@@ -146,6 +146,8 @@ func reportBranch(w io.Writer, b *exec.BranchResult, quiet bool) {
 		if hint := branchHint(b.Err, b.Dir); hint != "" {
 			fmt.Fprintf(w, "\thint: %s\n", hint)
 		}
+	case b.Action == ir.BranchKeep && b.Kind == ir.BranchFS:
+		fmt.Fprintf(w, "sandlock-exec: the changes are kept in %s\n\thint: %s\n", quoteName(b.Dir), settleHint(b.Dir, "applies the changes"))
 	case b.Action == ir.BranchKeep:
 		fmt.Fprintf(w, "sandlock-exec: the changes are kept: sandlock-exec branch show %s\n", shellWord(b.Dir))
 	case b.Action == ir.BranchAbort && !quiet:

@@ -17,7 +17,11 @@ func checkBranch(c *checker) {
 	if lower.Branches(c.Policy) {
 		checkWorkdir(c)
 		checkBranchMounts(c)
-		checkStorage(c)
+		if lower.BranchFS(c.Policy) {
+			checkBranchFS(c)
+		} else {
+			checkStorage(c)
+		}
 		return
 	}
 	without := "without filesystem.workdir it has no effect"
@@ -102,6 +106,8 @@ func checkBranchMounts(c *checker) {
 		switch {
 		case beneath(dir.V, target):
 			d = diag.At(at(it.V.Target), "workdir", "it would cover the branch, and changes would reach %s", source)
+		case shares && lower.BranchFS(c.Policy):
+			d = diag.At(at(it.V.Source), "workdir", "it would lead around the branch: at %s is what BranchFS is asked by", target)
 		case writable && shares:
 			d = diag.At(at(it.V.Source), "workdir", "it would lead around the branch: its files can be changed at %s", target)
 			d.Hint = `mount it with mode "ro"`
@@ -111,6 +117,17 @@ func checkBranchMounts(c *checker) {
 			continue
 		}
 		c.add(d.WithNote(dir.Origin.Place, "the branch is at"))
+	}
+}
+
+// checkBranchFS: it keeps branches where it was told to when it was mounted, and bounds them by itself.
+func checkBranchFS(c *checker) {
+	at := c.Filesystem.Isolation.Origin.Place
+	if storage := c.Filesystem.Storage; storage.Set {
+		c.add(diag.At(storage.Origin, "no-effect", "BranchFS keeps branches in a storage of its own").AsWarning().WithNote(at, "set at"))
+	}
+	if disk := c.Limits.Disk; disk.Set {
+		c.add(diag.At(disk.Origin, "requires", "what a branch of a BranchFS holds is not bounded by the executor").WithNote(at, "set at"))
 	}
 }
 

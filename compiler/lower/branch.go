@@ -14,6 +14,9 @@ func Branches(p *policy.Policy) bool {
 	return p.Filesystem.Workdir.Set && p.Filesystem.Isolation.V != "none"
 }
 
+// BranchFS reports whether that branch is one of a BranchFS.
+func BranchFS(p *policy.Policy) bool { return Branches(p) && p.Filesystem.Isolation.V == "branchfs" }
+
 var branchActions = map[string]ir.BranchAction{"commit": ir.BranchCommit, "abort": ir.BranchAbort, "keep": ir.BranchKeep}
 
 // Branch lowers the branch of the working directory. It grants nothing: what can be changed there is what can be written.
@@ -27,6 +30,10 @@ func Branch(u *Unit) {
 		OnExit: branchActions[src.OnExit.V], OnError: branchActions[src.OnError.V],
 		Disk: disk.V, Origin: u.ref(src.Workdir.Origin), DiskOrigin: u.ref(disk.Origin),
 	}
+	if BranchFS(u.Policy) {
+		u.Program.Branch.Kind, u.Program.Branch.Storage = ir.BranchFS, "" // it has its own
+		u.Filter.BranchFS, u.Filter.BranchFSOrigin = true, u.ref(src.Isolation.Origin)
+	}
 }
 
 // branchMechanisms: after the start a branch traps no system call.
@@ -35,7 +42,12 @@ func branchMechanisms(u *Unit, add adder) {
 	if b.Kind == ir.BranchNone {
 		return
 	}
-	add("filesystem.workdir", "overlayfs", "the kernel keeps changes in a layer of their own over the working directory, at no cost per call; files are copied when they are first changed, and the real ones are not touched before the end")
+	if b.Kind == ir.BranchFS {
+		add("filesystem.isolation", "branchfs", "the BranchFS that the working directory is on keeps changes in a branch, which is mounted in the working directory's place; of the rest of that file system the command sees nothing")
+		add("filesystem.isolation", "seccomp", "the requests that settle branches are refused by their numbers, on any file")
+	} else {
+		add("filesystem.workdir", "overlayfs", "the kernel keeps changes in a layer of their own over the working directory, at no cost per call; files are copied when they are first changed, and the real ones are not touched before the end")
+	}
 	add("filesystem.workdir", "PID namespace", "the kernel ends every process before the branch is settled, so nobody changes it meanwhile")
 	const settled = "settled by the executor when all processes are gone; "
 	add("filesystem.on_exit", "supervisor", settled+"after status 0: "+actionReason(b.OnExit))

@@ -98,7 +98,7 @@ func (c *choices) request() seccomp.Request {
 	flag := func() bool { return c.below(2) == 1 }
 	req := seccomp.Request{
 		NoSupervisor: flag(), ProcessLimit: flag(), WriteGrants: flag(), UDP: flag(), ICMP: flag(), UnixSockets: flag(),
-		OnDeny: seccomp.OnDeny(c.below(2)), BindPorts: seccomp.BindPorts(c.below(3)), Destinations: flag(),
+		OnDeny: seccomp.OnDeny(c.below(2)), BindPorts: seccomp.BindPorts(c.below(3)), Destinations: flag(), BranchFS: flag(),
 	}
 	for _, g := range seccomp.Groups() {
 		if flag() {

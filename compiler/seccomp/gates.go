@@ -128,10 +128,14 @@ const (
 	fsSetXattr      = 0x401c5820
 	fsSetEncryption = 0x800c6613
 	fsEnableVerity  = 0x40806685
+	branchCreate    = 0x80806200 // BranchFS: on its control files
+	branchCommit    = 0x6201
+	branchAbort     = 0x6202
 )
 
 // ioctl refuses the terminal requests that inject input, everything that reads or changes network interfaces, and
-// the requests that change a file's metadata, for which an owner needs a read-only descriptor only.
+// the requests that change a file's metadata, for which an owner needs a read-only descriptor only. Those of BranchFS are
+// made on files that the command does not see; this holds for any that it comes by all the same.
 func (b *builder) ioctl() ir.SyscallEntry {
 	eperm := b.deny(abi.EPERM)
 	e := ir.SyscallEntry{Action: ir.Allow}
@@ -148,6 +152,13 @@ func (b *builder) ioctl() ir.SyscallEntry {
 			ir.Cond{Arg: 1, Op: ir.OpNe, Mask: low, Value: siocoutqnsd}),
 		when(eperm, "default deny: wireless interfaces",
 			ir.Cond{Arg: 1, Op: ir.OpEq, Mask: 0xffffff00, Value: wirelessFirst}))
+	if b.req.BranchFS {
+		for _, cmd := range []uint32{branchCreate, branchCommit, branchAbort} {
+			clause := when(eperm, "filesystem.isolation: the branch is the executor's to settle", is(1, cmd))
+			clause.Origin = b.req.BranchFSOrigin
+			e.Clauses = append(e.Clauses, clause)
+		}
+	}
 	if _, lifted := b.allowed(groupFileMetadata); !lifted {
 		for _, cmd := range []uint32{fsSetFlags, fsSetFlags32, fsSetVersion, fsSetXattr, fsSetEncryption, fsEnableVerity} {
 			e.Clauses = append(e.Clauses, when(eperm, "default deny: file metadata (group file_metadata)", is(1, cmd)))

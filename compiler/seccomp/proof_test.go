@@ -18,7 +18,7 @@ import (
 func requests() map[string]seccomp.Request {
 	all := map[string]seccomp.Request{
 		"everything named": {
-			ProcessLimit: true, WriteGrants: true, UDP: true, ICMP: true, UnixSockets: true, Destinations: true,
+			ProcessLimit: true, WriteGrants: true, UDP: true, ICMP: true, UnixSockets: true, Destinations: true, BranchFS: true,
 			BindPorts:   seccomp.BindListed,
 			AllowGroups: []seccomp.Named{{Name: "sysv_ipc", Origin: 1}, {Name: "posix_mq"}, {Name: "file_metadata"}},
 			Deny:        []seccomp.Named{{Name: "openat", Origin: 2}, {Name: "clone"}, {Name: "read"}, {Name: "sysv_ipc"}},

@@ -38,6 +38,10 @@ type Request struct {
 	// WriteGrants tells that some path may be written: then metadata changes are done by the supervisor.
 	WriteGrants bool
 
+	// BranchFS refuses the requests that settle its branches, which are the supervisor's to make.
+	BranchFS       bool
+	BranchFSOrigin ir.OriginRef
+
 	AllowGroups []Named // groups to lift, see Groups
 	Deny        []Named // calls and groups to deny
 	Args        []ArgRule

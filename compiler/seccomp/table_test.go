@@ -300,6 +300,11 @@ func TestIoctl(t *testing.T) {
 			expect(t, req, sys("ioctl", 0, value), allow)
 		}
 	}
+	for _, value := range []uint64{0x80806200, 0x6201, 0x6202} { // BranchFS
+		expect(t, seccomp.Request{}, sys("ioctl", 0, value), allow)
+		expect(t, seccomp.Request{BranchFS: true}, sys("ioctl", 0, value), eperm)
+		expect(t, seccomp.Request{BranchFS: true}, sys("ioctl", 0, value|dirty), eperm)
+	}
 	lifted := seccomp.Request{AllowGroups: []seccomp.Named{{Name: "file_metadata"}}}
 	for _, value := range metadata {
 		expect(t, lifted, sys("ioctl", 0, value), allow)

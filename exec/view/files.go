@@ -11,10 +11,11 @@ import (
 	"github.com/sandlock-go/sandlock/exec/stage"
 )
 
-// Names in the scratch file system: nodes that nobody can open, and files of ours, which are numbered.
+// Names in the scratch file system: nodes that nobody can open, an empty file, and files of ours, which are numbered.
 const (
 	closedFile = "f"
 	closedDir  = "d"
+	emptyFile  = "e"
 )
 
 // closeNodes makes the file system that holds them and closes what the kernel shows and nobody in a sandbox is to see. It is on
@@ -32,6 +33,7 @@ func (v *View) closeNodes() (calls []*stage.Call) {
 	for _, node := range []string{closedFile, closedDir} {
 		calls = append(calls, stage.NewCall("mount a closed node", unix.SYS_MOUNT, node, node, 0, unix.MS_BIND, 0), remountReadOnly(node))
 	}
+	calls = append(calls, v.spec.Bind.hide()...)
 	// Whether each is there, and is a directory, only the mount tells. One that fails costs three times one that does not.
 	for _, path := range v.spec.Masks {
 		likely := strings.HasPrefix(path, "/sys/") || path == "/proc/acpi" || path == "/proc/scsi"

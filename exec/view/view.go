@@ -8,7 +8,8 @@
 // thus paths of the host, and targets paths of the command, with links followed in either as they are there.
 //
 // Read next: namespaces.go (ids, /proc, network), root.go (another root, and directories that mounts need), device.go,
-// files.go (files with content of ours, and closed ones), cover.go (what the policy denies and protects).
+// overlay.go and bind.go (a directory whose changes are kept apart), files.go (files with content of ours, and closed ones),
+// cover.go (what the policy denies and protects).
 package view
 
 import (
@@ -42,6 +43,7 @@ type Spec struct {
 	Sys      bool     // the host's /sys, read-only
 	Mounts   []Mount
 	Overlay  *Overlay // mounted before Mounts
+	Bind     *Bind    // likewise
 	ReadOnly []string // directories that are made read-only if they exist
 	Masks    []string // files and directories that are closed if they exist
 }
@@ -137,9 +139,11 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	}
 	overlay, opened := v.openOverlay()
 	calls = append(calls, opened...)
+	bound, opened := v.openBind()
+	calls = append(calls, opened...)
 	calls = append(calls, l.open()...)
 	made = append(made, calls...)
-	if len(trees) > 0 || l.tree != nil {
+	if len(trees) > 0 || l.tree != nil || bound != nil {
 		if err := v.do(calls); err != nil {
 			return err
 		}
@@ -150,6 +154,11 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 		}
 		if l.tree != nil {
 			if err := isAt(l.tree, l.root); err != nil {
+				return err
+			}
+		}
+		if bound != nil {
+			if err := isAt(bound, v.spec.Bind.Source); err != nil {
 				return err
 			}
 		}
@@ -164,6 +173,9 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	}
 	if v.spec.Overlay != nil {
 		calls = append(calls, attach(overlay, v.spec.Overlay.Target))
+	}
+	if v.spec.Bind != nil {
+		calls = append(calls, v.spec.Bind.attach(bound)...)
 	}
 	calls = append(calls, l.makeOurs()...)
 	for i, m := range v.spec.Mounts {

@@ -1,0 +1,48 @@
+package exec
+
+import (
+	"path/filepath"
+
+	"github.com/sandlock-go/sandlock/exec/branch"
+	"github.com/sandlock-go/sandlock/exec/view"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// overlayBranch is a branch that overlayfs shows.
+type overlayBranch struct{ *branch.Branch }
+
+func (b overlayBranch) Commit() error { return b.Branch.Commit(branch.CommitOptions{}) }
+
+// openOverlay makes the branch in the storage, and has the view mount it on the working directory.
+func (s *sandbox) openOverlay(spec *view.Spec) error {
+	target, lower, err := s.workdir(spec.Root)
+	if err != nil {
+		return err
+	}
+	storage := ""
+	if given := s.program.Branch.Storage; given != "" {
+		if storage, err = ir.ExpandPath(given, s.bound.lookup); err != nil {
+			return err
+		}
+	}
+	base, err := branch.Base(storage)
+	if err != nil {
+		return err
+	}
+	if base, err = filepath.EvalSymlinks(base); err != nil {
+		return err
+	}
+	if err := s.placeable(spec, &ir.Branch{Kind: ir.BranchOverlay, Workdir: target, Storage: base}); err != nil {
+		return err
+	}
+	options := branch.Options{Disk: s.program.Branch.Disk}
+	b, err := branch.New(base, lower, options)
+	if err != nil {
+		return err
+	}
+	s.branch = overlayBranch{b}
+	overlay := &view.Overlay{Target: target, Options: branch.OverlayOptions(options), Bytes: options.Disk, Place: b.Place}
+	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
+	spec.Overlay = overlay
+	return nil
+}
