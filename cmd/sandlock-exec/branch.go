@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,8 +30,8 @@ directory. Branches of a BranchFS (filesystem.isolation "branchfs") are director
 aborted.
 
 Flags:
-  --storage DIR            where the branches are; without it the user's own: $XDG_RUNTIME_DIR/sandlock-cow, or else
-                           $TMPDIR/sandlock-cow-UID
+  --storage DIR            where the branches are; without it the user's own: $XDG_RUNTIME_DIR/sandlock-cow and
+                           $TMPDIR/sandlock-cow-UID, or without these variables in /run/user/UID and /tmp
   --json                   JSON, an object a line
   --force                  commit: also over what others have changed meanwhile
   --workdir DIR            recover the working directory itself, as when its branch is lost
@@ -52,7 +53,7 @@ type branchCommand struct {
 	workdir string
 	id      string // as it was given
 
-	base string
+	bases []string // where branches are looked for
 }
 
 // runBranch looks after branches.
@@ -95,7 +96,7 @@ func runBranch(s *streams, args []string) error {
 	if ofBranchFS(c.id) {
 		return c.settleBranchFS(s)
 	}
-	if err := c.openBase(); err != nil {
+	if err := c.openBases(); err != nil {
 		return err
 	}
 	return run(&c, s)
@@ -116,8 +117,8 @@ func (c *branchCommand) check() error {
 	return nil
 }
 
-// openBase finds the directory of the branches. What was named must be there: the default one is made.
-func (c *branchCommand) openBase() error {
+// openBases finds the directories of the branches: the one that was named, which must be there, or the defaults that are.
+func (c *branchCommand) openBases() error {
 	if strings.Contains(c.id, "/") {
 		dir, err := filepath.Abs(c.id)
 		if err != nil {
@@ -125,19 +126,36 @@ func (c *branchCommand) openBase() error {
 		}
 		c.storage, c.id = filepath.Dir(dir), filepath.Base(dir)
 	}
-	if c.storage != "" {
-		if _, err := os.Stat(c.storage); err != nil {
-			return fmt.Errorf("storage: %w", err)
-		}
+	if c.storage == "" {
+		c.bases = branch.Bases()
+		return nil
 	}
-	var err error
-	c.base, err = branch.Base(c.storage)
+	if _, err := os.Stat(c.storage); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	base, err := branch.Base(c.storage)
+	c.bases = []string{base}
 	return err
 }
 
+// all lists the branches, base by base.
+func (c *branchCommand) all() (list []branch.Info, err error) {
+	for _, base := range c.bases {
+		more, err := branch.List(base)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
+	return list, nil
+}
+
+// base is where a branch is.
+func base(i *branch.Info) string { return filepath.Dir(i.Dir) }
+
 // find returns the branch that the argument is the beginning of.
 func (c *branchCommand) find() (*branch.Info, error) {
-	all, err := branch.List(c.base)
+	all, err := c.all()
 	if err != nil {
 		return nil, err
 	}
@@ -149,11 +167,16 @@ func (c *branchCommand) find() (*branch.Info, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("there is no branch %q in %s", c.id, c.base)
+		return nil, fmt.Errorf("there is no branch %q in %s", c.id, c.where())
 	case 1:
 		return found[0], nil
 	}
-	return nil, fmt.Errorf("%d branches in %s begin with %q", len(found), c.base, c.id)
+	return nil, fmt.Errorf("%d branches in %s begin with %q", len(found), c.where(), c.id)
+}
+
+// where names the directories of the branches in messages.
+func (c *branchCommand) where() string {
+	return cmp.Or(strings.Join(c.bases, ", "), "the default storage, which is not there")
 }
 
 // free returns the branch if nobody uses it.
@@ -208,7 +231,7 @@ func asJSON(i *branch.Info) branchJSON {
 const shortID = 12
 
 func (c *branchCommand) list(s *streams) error {
-	all, err := branch.List(c.base)
+	all, err := c.all()
 	if err != nil {
 		return err
 	}
@@ -236,7 +259,7 @@ func (c *branchCommand) show(s *streams) error {
 	settled := !info.Alive && info.Kept != branch.ReasonInterrupted && !info.Empty
 	var b *branch.Branch
 	if settled {
-		if b, err = branch.Open(c.base, info.ID); err != nil {
+		if b, err = branch.Open(base(info), info.ID); err != nil {
 			return branchError(s, err)
 		}
 		defer b.Close()
@@ -300,7 +323,7 @@ func (c *branchCommand) open(s *streams) (*branch.Branch, error) {
 	if info.Kept == branch.ReasonInterrupted {
 		return nil, branchError(s, &branch.UnfinishedError{Workdir: info.Workdir})
 	}
-	b, err := branch.Open(c.base, info.ID)
+	b, err := branch.Open(base(info), info.ID)
 	return b, branchError(s, err)
 }
 
@@ -318,7 +341,7 @@ func (c *branchCommand) abort(s *streams) error {
 	if err != nil {
 		return err
 	}
-	return branchError(s, branch.Discard(c.base, info.ID))
+	return branchError(s, branch.Discard(base(info), info.ID))
 }
 
 func (c *branchCommand) recover(s *streams) error {
@@ -332,7 +355,7 @@ func (c *branchCommand) recover(s *streams) error {
 		}
 		return c.recoverOne(s, info)
 	}
-	all, err := branch.List(c.base)
+	all, err := c.all()
 	if err != nil {
 		return err
 	}
@@ -348,7 +371,7 @@ func (c *branchCommand) recover(s *streams) error {
 }
 
 func (c *branchCommand) recoverOne(s *streams, info *branch.Info) error {
-	outcome, err := branch.Recover(c.base, info.ID)
+	outcome, err := branch.Recover(base(info), info.ID)
 	if err != nil {
 		return branchError(s, err)
 	}
@@ -370,8 +393,10 @@ func (c *branchCommand) recoverWorkdir(s *streams) error {
 		return branchError(s, err)
 	}
 	if id != "" {
-		if info, err := branch.Show(c.base, id); err == nil {
-			return c.recoverOne(s, info)
+		for _, base := range c.bases {
+			if info, err := branch.Show(base, id); err == nil {
+				return c.recoverOne(s, info)
+			}
 		}
 	}
 	outcome, err := branch.RecoverWorkdir(dir)

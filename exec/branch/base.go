@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,18 +29,40 @@ func Base(given string) (string, error) {
 		}
 		return abs, checkBase(abs)
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && os.Getuid() == os.Geteuid() {
-		base := filepath.Join(dir, baseName)
-		if checkBase(base) == nil {
-			return base, nil
+	runtime, temporary := defaults(os.Getenv("XDG_RUNTIME_DIR"), os.Getenv("TMPDIR"))
+	if runtime != "" && os.Getuid() == os.Geteuid() && checkBase(runtime) == nil {
+		return runtime, nil
+	}
+	return temporary, checkBase(temporary)
+}
+
+// defaults are the bases in what the environment names; the first is "" without a directory for it.
+func defaults(runtime, temporary string) (string, string) {
+	if filepath.IsAbs(runtime) {
+		runtime = filepath.Join(runtime, baseName)
+	} else {
+		runtime = ""
+	}
+	if !filepath.IsAbs(temporary) {
+		temporary = "/tmp"
+	}
+	return runtime, filepath.Join(temporary, baseName+"-"+strconv.Itoa(os.Geteuid()))
+}
+
+// Bases returns the default bases that are there. A run took one of them, as its environment was; without $XDG_RUNTIME_DIR, as
+// in a service, that of a login session (/run/user/<uid>) is looked at all the same.
+func Bases() (bases []string) {
+	runtime, temporary := defaults(cmp.Or(os.Getenv("XDG_RUNTIME_DIR"), "/run/user/"+strconv.Itoa(os.Geteuid())), os.Getenv("TMPDIR"))
+	for _, base := range []string{runtime, temporary} {
+		if base == "" {
+			continue
+		}
+		if fd, err := openBase(base); err == nil {
+			unix.Close(fd)
+			bases = append(bases, base)
 		}
 	}
-	tmp := os.Getenv("TMPDIR")
-	if !filepath.IsAbs(tmp) {
-		tmp = "/tmp"
-	}
-	base := filepath.Join(tmp, baseName+"-"+strconv.Itoa(os.Geteuid()))
-	return base, checkBase(base)
+	return bases
 }
 
 // checkBase makes a base, but no directory above it: to make those would follow whatever somebody put there.

@@ -275,6 +275,14 @@ func TestBase(t *testing.T) {
 	if got, err := Base(""); err != nil || got != want {
 		t.Errorf("default where the first is open to others: %q, %v", got, err)
 	}
+	if got := Bases(); len(got) == 0 || got[0] != want || slices.Contains(got, filepath.Join(dir, "sandlock-cow")) {
+		t.Errorf("bases: %q, want %q first and none that is open to others", got, want)
+	}
+	must(t, os.Chmod(filepath.Join(dir, "sandlock-cow"), 0o700))
+	if got := Bases(); len(got) < 2 || got[0] != filepath.Join(dir, "sandlock-cow") || got[1] != want {
+		t.Errorf("bases: %q", got)
+	}
+	must(t, os.Chmod(filepath.Join(dir, "sandlock-cow"), 0o750))
 	must(t, os.Remove(want))
 	must(t, os.Symlink(dir, want))
 	if got, err := Base(""); err == nil {
