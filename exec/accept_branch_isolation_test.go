@@ -330,6 +330,47 @@ func Test_branch_with_mounts(t *testing.T) {
 	})
 }
 
+// A workdir that is, or lies beneath, a mount of the policy's: the branch is of what is mounted there.
+func Test_branch_on_a_mount(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		b := newBranched(t, u)
+		app := b.Dir("app")
+		b.outside(t, app, "mkdir -p src/in out in; echo old >src/old; echo old >beside; ln -s src way; ln -s ../outside away")
+		policy := func(workdir, more string) string {
+			mounts := fmt.Sprintf("mount: [%q, %q, %q]", "/mnt/app:"+app, "/mnt/app/src/in:"+app+"/in", "/mnt/out:"+app+"/out")
+			if workdir == "/mnt/app" { // the others would lead around that
+				mounts = fmt.Sprintf("mount: [%q]", "/mnt/app:"+app)
+			}
+			fields := fmt.Sprintf("filesystem: {\n%s\nworkdir: %q\nstorage: %q\n%s\n}", mounts, workdir, b.storage, more)
+			return b.Policy(b.Base(exectest.Grants{Read: []string{b.Outside}, Write: []string{"/mnt/app"}, More: fields}))
+		}
+		before := content(t, app+"/src")
+		const script = "cd /mnt/app/src && cat old && echo new >old && echo new >new && cat old && echo 1 >in/f"
+		wantRun(t, b.Sh(policy("/mnt/app/src", `on_exit: "abort"`), script), 0, "old\nnew")
+		if got := content(t, app+"/src"); got != before {
+			t.Errorf("the files were changed:\n%s\nbefore:\n%s", got, before)
+		}
+		wantFile(t, app+"/in/f", "1\n") // a mount on the branch is no part of it
+
+		wantRun(t, b.Sh(policy("/mnt/app/way", ""), script), 0, "old\nnew")
+		wantFile(t, app+"/src/old", "new\n")
+		wantFile(t, app+"/src/new", "new\n")
+		wantRun(t, b.Sh(policy("/mnt/app", `on_exit: "keep"`), "cd /mnt/app && echo 2 >beside && rm -r way"), 0, "")
+		wantFile(t, app+"/beside", "old\n")
+		i := b.list(t)[0]
+		if i.Workdir != app {
+			t.Errorf("kept: %+v, want a branch of %s", i, app)
+		}
+		wantRun(t, b.branch(t, "commit", i.ID), 0, "")
+		wantFile(t, app+"/beside", "2\n")
+		wantMissing(t, app+"/way")
+		if r := b.Sh(policy("/mnt/app/away", ""), "true"); r.Code != 125 || !strings.Contains(r.Stderr, "leads out of the mount") {
+			t.Errorf("a link out of the mount: exit %d, %s", r.Code, r.Stderr)
+		}
+		b.wantNone(t)
+	})
+}
+
 // A workdir that is, or lies beneath, a mount of the host's.
 func Test_branch_beneath_bind_mount(t *testing.T) {
 	if !exectest.Self().Root() {

@@ -24,7 +24,7 @@ func (s *sandbox) openBranchFS(spec *view.Spec) error {
 	if s.options.Review != nil {
 		return errors.New("BranchFS does not tell what has changed, so changes cannot be shown instead of made")
 	}
-	target, host, err := s.workdir(spec.Root)
+	target, host, _, err := s.workdir(spec) // on no mount, as is found out next
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func (b overlayBranch) Commit() error { return b.Branch.Commit(branch.CommitOpti
 
 // openOverlay makes the branch in the storage, and has the view mount it on the working directory.
 func (s *sandbox) openOverlay(spec *view.Spec) error {
-	target, lower, err := s.workdir(spec.Root)
+	target, lower, mounts, err := s.workdir(spec)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 		return err
 	}
 	s.branch = overlayBranch{b}
-	overlay := &view.Overlay{Target: target, Options: branch.OverlayOptions(options), Bytes: options.Disk, Place: b.Place}
+	overlay := &view.Overlay{Target: target, Mounts: mounts, Options: branch.OverlayOptions(options), Bytes: options.Disk, Place: b.Place}
 	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
 	spec.Overlay = overlay
 	return nil

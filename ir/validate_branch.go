@@ -67,17 +67,28 @@ func (b *Branch) Misplaced(v *View, l *Landlock) error {
 			return fmt.Errorf("the working directory %s lies in %s", dir, kernel)
 		}
 	}
-	if v.Tmp && beneath(dir, "/tmp") {
+	files, on := v.Behind(dir)
+	switch {
+	case on == nil && v.Tmp && beneath(dir, "/tmp"):
 		return fmt.Errorf("the working directory %s lies in a /tmp that is empty", dir)
+	case on != nil && b.Kind == BranchFS:
+		return fmt.Errorf("the mount at %s covers the working directory %s", on.Target, dir)
+	case on != nil && on.ReadOnly:
+		return fmt.Errorf("the working directory %s lies in the mount at %s, which is read-only: a commit would change %s", dir, on.Target, on.Source)
 	}
-	files := v.HostPath(dir)
 	for i := range v.Mounts {
 		m := &v.Mounts[i]
-		if beneath(dir, m.Target) {
-			return fmt.Errorf("the mount at %s covers the working directory %s", m.Target, dir)
+		if m == on { // the branch lies on it
+			continue
 		}
-		if (!m.ReadOnly || b.Kind == BranchFS) && (beneath(m.Source, files) || beneath(files, m.Source)) {
+		if (!m.ReadOnly || b.Kind == BranchFS) && overlap(m.Source, files) {
 			return fmt.Errorf("the mount at %s leads around the branch: %s and the working directory %s have files in common", m.Target, m.Source, files)
+		}
+	}
+	for i := range l.Paths {
+		// Without a mount the branch covers them where they are.
+		if r := &l.Paths[i]; on != nil && r.Writes() && v.shown(r.Path) && overlap(v.HostPath(r.Path), files) {
+			return fmt.Errorf("the grant of %s leads around the branch: it has files in common with %s, which is mounted at %s", r.Path, on.Source, on.Target)
 		}
 	}
 	if b.Storage == "" {
@@ -89,10 +100,12 @@ func (b *Branch) Misplaced(v *View, l *Landlock) error {
 	return b.changeable(v, l)
 }
 
+func overlap(a, b string) bool { return beneath(a, b) || beneath(b, a) }
+
 // changeable says which grant or mount would let the command change what is kept in the storage. The branch hides a storage that
 // lies in the working directory, and no mount leads around the branch.
 func (b *Branch) changeable(v *View, l *Landlock) error {
-	if beneath(b.Storage, v.HostPath(b.Workdir)) {
+	if files, _ := v.Behind(b.Workdir); beneath(b.Storage, files) {
 		return nil
 	}
 	for i := range l.Paths {
@@ -114,6 +127,20 @@ func (v *View) HostPath(p string) string {
 		return p
 	}
 	return strings.TrimSuffix(v.Root+p, "/")
+}
+
+// Behind returns where on the host the files lie that the command sees at a path, by the view's own mounts: on is the one that
+// shows them, the last that covers the path; nil if none does.
+func (v *View) Behind(p string) (host string, on *ViewMount) {
+	for i := range v.Mounts {
+		if m := &v.Mounts[i]; beneath(p, m.Target) {
+			on = m
+		}
+	}
+	if on == nil {
+		return v.HostPath(p), nil
+	}
+	return strings.TrimSuffix(on.Source, "/") + strings.TrimPrefix(p, on.Target), on
 }
 
 // shown reports whether a path of the command's name space is one of the host's, and not of something mounted there.

@@ -278,7 +278,14 @@ func TestValidateRefuses(t *testing.T) {
 		{"branch of the root", func(p *Program) { p.Branch.Workdir = "/" }, "is the root"},
 		{"branch of the kernel's", func(p *Program) { p.Branch.Workdir = "/sys/fs" }, "lies in /sys"},
 		{"branch in an empty /tmp", func(p *Program) { p.Branch.Workdir = "/tmp/x" }, "/tmp that is empty"},
-		{"branch beneath a mount", func(p *Program) { p.Branch.Workdir = "/data/x" }, "the mount at /data covers"},
+		{"branch on a read-only mount", func(p *Program) { p.Branch.Workdir = "/data/x" }, "which is read-only: a commit would change"},
+		{"branch on a mount of what is granted", func(p *Program) {
+			p.View.Root, p.View.Sys, p.Branch.Workdir, p.Branch.Storage = "", false, "/out/out", "/var/b"
+			p.View.Mounts = []ViewMount{{Target: "/out", Source: "${work}"}}
+		}, "leads around the branch"},
+		{"BranchFS beneath a mount", func(p *Program) {
+			p.Branch.Kind, p.Branch.Storage, p.Branch.Disk, p.Branch.Workdir = BranchFS, "", 0, "/out/x"
+		}, "covers the working directory"},
 		{"mount of the branch's files", func(p *Program) { p.Branch.Workdir, p.View.Root, p.View.Sys = "${home}/out", "", false }, "leads around"},
 		{"mount above the branch's files", func(p *Program) { p.View.Mounts[1].Source = "/" }, "leads around"},
 		{"storage is the workdir", func(p *Program) { p.Branch.Storage = "${work}/root${work}/src" }, "is the working directory"},

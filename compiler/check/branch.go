@@ -55,7 +55,7 @@ func checkWorkdir(c *checker) {
 			return
 		}
 	}
-	if fs.Tmp.V == "private" && beneath(dir, "/tmp") {
+	if _, on := c.view().Behind(dir); on == nil && fs.Tmp.V == "private" && beneath(dir, "/tmp") {
 		d := diag.At(fs.Workdir.Origin, "workdir", "it would be empty: the sandbox has a /tmp of its own")
 		c.add(d.WithNote(fs.Tmp.Origin.Place, "asked for at"))
 	}
@@ -94,18 +94,32 @@ func (c *checker) hostPath(path string) string {
 	return (&ir.View{Root: c.Filesystem.Chroot.V}).HostPath(path)
 }
 
+// view has the mounts in the order of the policy.
+func (c *checker) view() *ir.View {
+	v := &ir.View{Root: c.Filesystem.Chroot.V}
+	for _, it := range c.Filesystem.Mount.Items {
+		v.Mounts = append(v.Mounts, ir.ViewMount{Target: it.V.Target.V, Source: it.V.Source.V, ReadOnly: it.V.Mode.V == "ro"})
+	}
+	return v
+}
+
 func checkBranchMounts(c *checker) {
 	dir := c.Filesystem.Workdir
-	files := c.hostPath(dir.V)
-	for _, it := range c.Filesystem.Mount.Items {
+	view := c.view()
+	files, on := view.Behind(dir.V)
+	for i, it := range c.Filesystem.Mount.Items {
 		target, source := it.V.Target.V, it.V.Source.V
 		writable := it.V.Mode.V != "ro"
 		shares := beneath(source, files) || beneath(files, source)
 		at := func(v policy.Val[string]) policy.Origin { return place(v.Origin, it.Origin) }
 		var d diag.Diagnostic
 		switch {
-		case beneath(dir.V, target):
+		case on == &view.Mounts[i] && lower.BranchFS(c.Policy):
 			d = diag.At(at(it.V.Target), "workdir", "it would cover the branch, and changes would reach %s", source)
+		case on == &view.Mounts[i] && writable: // the branch lies on it
+			continue
+		case on == &view.Mounts[i]:
+			d = diag.At(at(it.V.Target), "workdir", "the branch lies on it, and it is read-only: a commit would change %s", source)
 		case shares && lower.BranchFS(c.Policy):
 			d = diag.At(at(it.V.Source), "workdir", "it would lead around the branch: at %s is what BranchFS is asked by", target)
 		case writable && shares:
@@ -117,6 +131,16 @@ func checkBranchMounts(c *checker) {
 			continue
 		}
 		c.add(d.WithNote(dir.Origin.Place, "the branch is at"))
+	}
+	if on == nil {
+		return
+	}
+	for _, g := range lower.Grants(c.Policy) {
+		path := g.Path.V
+		if host := c.hostPath(path); g.Writes && c.ofTheHost(path) && (beneath(host, files) || beneath(files, host)) {
+			d := diag.At(place(g.Path.Origin, g.Origin), "workdir", "it would lead around the branch: it has files in common with %s, which is mounted at %s", on.Source, on.Target)
+			c.add(d.WithNote(dir.Origin.Place, "the branch is at"))
+		}
 	}
 }
 
@@ -139,7 +163,7 @@ func checkStorage(c *checker) {
 		return
 	}
 	const why = "the command could change its own branch: "
-	switch dir := c.hostPath(fs.Workdir.V); {
+	switch dir, _ := c.view().Behind(fs.Workdir.V); {
 	case storage.V == dir:
 		c.add(diag.At(storage.Origin, "storage", "is filesystem.workdir itself").WithNote(fs.Workdir.Origin.Place, "set at"))
 		return

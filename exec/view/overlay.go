@@ -13,6 +13,7 @@ import (
 // directories of the host.
 type Overlay struct {
 	Target             string
+	Mounts             int // how many of the view's come before it: the last of these is what it lies on
 	Lower, Upper, Work string
 	Options            []string // others, as in mount(8): "name" or "name=value"
 

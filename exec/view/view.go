@@ -42,7 +42,7 @@ type Spec struct {
 	Devices  []string // with an own /dev: devices of the host, beneath /dev, that are shown where they exist; nil without
 	Sys      bool     // the host's /sys, read-only
 	Mounts   []Mount
-	Overlay  *Overlay // mounted before Mounts
+	Overlay  *Overlay // mounted before Mounts, or between
 	Bind     *Bind    // likewise
 	ReadOnly []string // directories that are made read-only if they exist
 	Masks    []string // files and directories that are closed if they exist
@@ -171,14 +171,18 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	if v.spec.Tmp {
 		calls = append(calls, mountTmpfs("/tmp", "mode=1777"+sizeOption(v.spec.TmpBytes)))
 	}
-	if v.spec.Overlay != nil {
-		calls = append(calls, attach(overlay, v.spec.Overlay.Target))
-	}
 	if v.spec.Bind != nil {
 		calls = append(calls, v.spec.Bind.attach(bound)...)
 	}
 	calls = append(calls, l.makeOurs()...)
-	for i, m := range v.spec.Mounts {
+	for i := range len(v.spec.Mounts) + 1 {
+		if o := v.spec.Overlay; o != nil && o.Mounts == i {
+			calls = append(calls, attach(overlay, o.Target))
+		}
+		if i == len(v.spec.Mounts) {
+			break
+		}
+		m := v.spec.Mounts[i]
 		call := attach(trees[i], m.Target)
 		if m.Rule != "" {
 			call.What = m.Rule + ": " + call.What
