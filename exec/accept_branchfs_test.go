@@ -53,7 +53,7 @@ func (b *onBranchFS) policy(workdir, fields string, more ...string) string {
 
 func (b *onBranchFS) text(workdir, fields string, more ...string) string {
 	return b.Base(exectest.Grants{
-		Read: []string{b.Outside}, Write: []string{b.mnt, "/dev/null"},
+		Read: []string{b.Outside, "/proc"}, Write: []string{b.mnt, "/dev/null"},
 		More: fmt.Sprintf("filesystem: {isolation: \"branchfs\", workdir: %q\n%s\n}\n", workdir, fields) + strings.Join(more, "\n"),
 	})
 }
@@ -285,6 +285,8 @@ func Test_branchfs_hostile(t *testing.T) {
 		`ls -d M/@*`,
 		`for id in $(grep -o '@branch-[0-9a-f-]*' /proc/self/mountinfo); do cat M/$id/old ./$id/old && exit 0; done; exit 1`,
 		`for id in $(grep -o '@branch-[0-9a-f-]*' /proc/self/mountinfo); do echo commit >M/$id/.branchfs_ctl && exit 0; done; exit 1`,
+		`for f in /proc/1/fd/*; do echo commit >$f && exit 0; done; exit 1`,
+		`cat /proc/1/root/M/@*/new`,
 		`cd / && mv W M.moved`,
 		`cd / && mv M M.moved`,
 		`cd / && rmdir W`,

@@ -26,6 +26,12 @@ func TestBranch(t *testing.T) {
 			},
 			ir.Branch{Workdir: "/work", Kind: ir.BranchOverlay, Storage: "/var/x", OnExit: ir.BranchKeep, OnError: ir.BranchCommit},
 		},
+		"BranchFS": {
+			func(fs *policy.Filesystem) {
+				fs.Workdir, fs.Isolation, fs.Storage = str("/work"), str("branchfs"), str("/var/x")
+			},
+			ir.Branch{Workdir: "/work", Kind: ir.BranchFS, OnExit: ir.BranchCommit, OnError: ir.BranchAbort},
+		},
 	} {
 		p := policyWith(6, "strict")
 		p.Program.StrictLifetime.V = "prefer"
@@ -35,6 +41,9 @@ func TestBranch(t *testing.T) {
 		Branch(u)
 		if got := u.Program.Branch; got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tc.want)
+		}
+		if got, want := u.Filter.BranchFS, tc.want.Kind == ir.BranchFS; got != want {
+			t.Errorf("%s: requests of BranchFS are refused: got %v, want %v", name, got, want)
 		}
 		branched := tc.want.Kind != ir.BranchNone
 		if v := &u.Program.View; !v.Mount || !v.PID || v.Optional == branched {

@@ -173,7 +173,10 @@ func (b *Branch) Controls() []string {
 
 // Commit makes the changes the parent's. The branch is gone then.
 func (b *Branch) Commit() error {
-	err := kernel.CommitBranch(b.ctl)
+	err := unix.Syncfs(b.ctl) // what the kernel still has of them
+	if err == nil {
+		err = kernel.CommitBranch(b.ctl)
+	}
 	switch {
 	case err == nil:
 		return nil

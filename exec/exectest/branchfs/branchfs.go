@@ -95,7 +95,19 @@ func Mount(o Options) (*FS, error) {
 		f.Close()
 		return nil, err
 	}
+	learnPoll(o.Dir)
 	return f, nil
+}
+
+// learnPoll has the kernel learn that there is no poll here, by a file that go-fuse has for that. Where it mounts itself it does
+// so too: this process would else wait for itself when the runtime polls a file that it opens here.
+func learnPoll(dir string) {
+	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // another user's: this process opens nothing there
+	}
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	_ = unix.Close(fd)
 }
 
 // raw takes away what the real one does not have.
