@@ -53,6 +53,9 @@ type Info struct {
 	Alive   bool   // somebody holds its lock
 	Kept    string // why it was kept: one of the Reasons; "" if it was not
 	Detail  string // the error that it was kept for
+
+	// Incomplete is a branch that may lack some of what its command wrote: see IncompleteError.
+	Incomplete bool
 }
 
 // The reasons to keep a branch.
@@ -82,10 +85,12 @@ type Branch struct {
 	notes notes
 	sys   sys
 
-	dir     int  // O_RDONLY, holds the lock
-	workdir int  // O_RDONLY
-	upper   int  // O_RDONLY
-	copies  bool // the upper is on another mount than the workdir: nothing can be linked
+	dir     int   // O_RDONLY, holds the lock
+	workdir int   // O_RDONLY
+	upper   int   // O_RDONLY
+	copies  bool  // the upper is on another mount than the workdir: nothing can be linked
+	lost    error // what a sync of the upper failed of
+	noted   bool  // meta is on disk
 }
 
 // errBusy is a branch that another process uses.
@@ -163,7 +168,13 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(b.sys, b.dir, "meta", text); err != nil {
+	// Not synced: a branch that is not kept is worth nothing after a crash (durable.go), and keep syncs this.
+	meta, err := b.sys.create(b.dir, "meta", 0o600)
+	if err == nil {
+		err = b.sys.write(meta, text)
+		unix.Close(meta)
+	}
+	if err != nil {
 		return nil, opError("write", "meta", err)
 	}
 	return b, nil
@@ -413,9 +424,11 @@ func Show(base, id string) (*Info, error) {
 	if err := unix.Flock(b.dir, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		info.Alive = true
 	}
-	if k, err := b.kept(); err == nil && k != nil {
+	k, err := b.kept()
+	if err == nil && k != nil {
 		info.Kept, info.Detail = k.Reason, k.Detail
 	}
+	info.Incomplete = err == nil && b.incomplete(k)
 	return info, nil
 }
 

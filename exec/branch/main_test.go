@@ -329,7 +329,10 @@ func snapshot(root string) (tree, error) {
 		if err != nil {
 			return err
 		}
-		e.Xattrs, err = xattrsOf(node)
+		names, err := xattrNames(node)
+		if err == nil {
+			e.Xattrs, err = xattrValues(node, names)
+		}
 		unix.Close(node)
 		t[hex.EncodeToString([]byte(rel))] = e
 		return err

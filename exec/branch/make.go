@@ -2,6 +2,7 @@ package branch
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,18 +13,14 @@ import (
 // permission for its owner cannot be moved.
 func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *meta, top bool) (mode uint32, err error) {
 	from, to := at.up, at.low
-	m, err := metaAt(from, name)
-	if err != nil {
-		return 0, err
-	}
-	p.b.allowed(m, low)
+	m := p.b.allowed(up.meta, low)
 	if isDir(up.st) {
 		return p.makeDir(at, name, up, as, m, top)
 	}
 	if !p.b.copies {
 		err := p.sys.link(from, name, to, as)
 		if err == nil {
-			return 0, p.finish(to, as, m, true)
+			return 0, p.finish(to, as, m, &up)
 		}
 		// EPERM: fs.protected_hardlinks, or a file system without links.
 		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
@@ -49,7 +46,7 @@ func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *met
 		err = p.sys.mknod(to, as, kindOf(up.st)|0o600, int(up.st.Rdev))
 	}
 	if err == nil {
-		err = p.finish(to, as, m, false)
+		err = p.finish(to, as, m, nil)
 	}
 	if err == nil && up.st.Nlink > 1 {
 		if err = p.sys.link(to, as, p.stage.links, linkName(up.st)); errors.Is(err, unix.EEXIST) {
@@ -71,7 +68,10 @@ func (p *planner) copy(from int, name string, to int, as string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return p.sys.fill(fd, source, st.Size)
+	if err := p.sys.fill(fd, source, st.Size); err != nil || p.bulk {
+		return err
+	}
+	return p.sys.fsync(source) // not to have it on disk, but to hear that it is not what was written
 }
 
 // openUpperFile opens one that its command may have left without permissions.
@@ -92,21 +92,23 @@ func (p *planner) openUpperFile(dir int, name string) (int, *unix.Stat_t, error)
 	return fd, st, errors.Join(err, p.sys.chmod(node, st.Mode))
 }
 
-// finish gives what was made its metadata, and syncs it. shared: it is the upper's own file, which has its metadata already,
-// but also the notes of overlayfs.
-func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
-	node, err := pin(dir, name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(node)
-	if shared {
-		err = p.strip(node, m)
-	} else {
-		err = setMeta(p.sys, node, m)
-	}
-	if err != nil {
-		return err
+// finish gives what was made its metadata, and syncs it. shared is the upper's own file, if it is that: it has its metadata
+// already, but also the notes of overlayfs.
+func (p *planner) finish(dir int, name string, m *meta, shared *upperEntry) error {
+	if shared == nil || !shared.final(m) {
+		node, err := pin(dir, name)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(node)
+		if shared != nil {
+			err = p.strip(node, m, shared)
+		} else {
+			err = setMeta(p.sys, node, m)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	p.files++
 	if p.bulk || p.files > fewFiles || m.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -122,17 +124,15 @@ func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
 	return p.sys.fsync(fd)
 }
 
+// final tells whether an entry has nothing that does not belong into the workdir, and all that it is to have.
+func (e *upperEntry) final(m *meta) bool {
+	return e.meta.equal(m) && !slices.ContainsFunc(e.names, func(name string) bool { return overlayName(name) != "" })
+}
+
 // strip takes what does not belong into the workdir off a file of the upper.
-func (p *planner) strip(node int, m *meta) error {
-	now, err := metaOf(node)
-	if err != nil {
-		return err
-	}
-	names, err := xattrNames(node)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
+func (p *planner) strip(node int, m *meta, entry *upperEntry) error {
+	now := entry.meta
+	for _, name := range entry.names {
 		if overlayName(name) == "" {
 			continue
 		}

@@ -165,11 +165,20 @@ func metaOf(node int) (*meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &meta{
+	names, err := xattrNames(node)
+	if err != nil {
+		return nil, err
+	}
+	return metaWith(node, st, names)
+}
+
+// metaWith is metaOf where it is known what it is and which attributes it has.
+func metaWith(node int, st *unix.Stat_t, names []string) (m *meta, err error) {
+	m = &meta{
 		Mode: st.Mode, UID: int(st.Uid), GID: int(st.Gid),
 		Atime: stampOf(st.Atim), Mtime: stampOf(st.Mtim),
 	}
-	m.Xattrs, err = xattrsOf(node)
+	m.Xattrs, err = xattrValues(node, names)
 	return m, err
 }
 
@@ -231,11 +240,8 @@ func xattrValue(node int, name string) ([]byte, error) {
 	}
 }
 
-func xattrsOf(node int) (map[string][]byte, error) {
-	names, err := xattrNames(node)
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
+// xattrValues returns those of the attributes that are part of a tree.
+func xattrValues(node int, names []string) (map[string][]byte, error) {
 	var all map[string][]byte
 	for _, name := range names {
 		if !ours(name) {
@@ -264,11 +270,7 @@ type overlay struct {
 	foreign    string
 }
 
-func overlayOf(node int) (o overlay, err error) {
-	names, err := xattrNames(node)
-	if err != nil {
-		return o, err
-	}
+func overlayOf(node int, names []string) (o overlay, err error) {
 	for _, name := range names {
 		switch overlayName(name) {
 		case "opaque":
