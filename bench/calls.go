@@ -64,9 +64,13 @@ func nanoseconds(argv []string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%v: %w", argv, err)
 	}
-	number, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "value ")
+	return value(string(text))
+}
+
+func value(text string) (float64, error) {
+	number, ok := strings.CutPrefix(strings.TrimSpace(text), "value ")
 	if !ok {
-		return 0, fmt.Errorf("%v printed %q", argv, text)
+		return 0, fmt.Errorf("printed %q, want a value", text)
 	}
 	return strconv.ParseFloat(number, 64)
 }

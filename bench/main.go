@@ -5,7 +5,7 @@
 // whatever disturbs the machine disturbs all of them, and compares within one run only. Targets are printed beside
 // the numbers; it never fails because of one, since no shared machine can be asked for a time.
 //
-// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, http.go, view.go, footprint.go, report.go; share.go stands alone,
+// Read next: contenders.go (what is compared), start.go, calls.go, notified.go, http.go, view.go, branch.go, footprint.go, report.go; share.go stands alone,
 // and soak is a program of its own.
 package main
 
@@ -22,15 +22,16 @@ func main() {
 	network := flag.Bool("network", false, "measure connections, datagrams and redis, and nothing else")
 	web := flag.Bool("http", false, "measure the HTTP proxy against nginx, and nothing else")
 	view := flag.Bool("view", false, "measure starts in namespaces against bwrap, and work in them, and nothing else")
+	branches := flag.Bool("branch", false, "measure branches of a working directory: starts, work in them, commits; and nothing else")
 	share := flag.Bool("share", false, "measure what limits.cpu makes of several loads, and nothing else")
 	flag.Parse()
-	if err := bench(*runs, *out, *share, *network, *web, *view); err != nil {
+	if err := bench(*runs, *out, *share, *network, *web, *view, *branches); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, out string, share, network, web, view bool) error {
+func bench(runs int, out string, share, network, web, view, branches bool) error {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return err
@@ -71,6 +72,13 @@ func bench(runs int, out string, share, network, web, view bool) error {
 		report.view(os.Stdout)
 		return report.save(filepath.Join(out, "view.json"))
 	}
+	if branches {
+		if report.Branches, err = w.measureBranches(runs); err != nil {
+			return err
+		}
+		report.branches(os.Stdout)
+		return report.save(filepath.Join(out, "branch.json"))
+	}
 	if runs > 0 {
 		progress("start-up: %d rounds", runs)
 		contenders, gaps := w.contenders()
@@ -98,6 +106,9 @@ func bench(runs int, out string, share, network, web, view bool) error {
 		return err
 	}
 	if report.View, err = w.measureView(runs); err != nil {
+		return err
+	}
+	if report.Branches, err = w.measureBranches(runs); err != nil {
 		return err
 	}
 	progress("compiler, size and memory")

@@ -25,6 +25,7 @@ type Report struct {
 	Traffic  []Traffic
 	HTTP     HTTP
 	View     View
+	Branches Branches
 	Single   []Single
 	Gaps     []string // contenders that could not be run
 }
@@ -65,6 +66,7 @@ func (r *Report) markdown(w io.Writer) {
 	r.traffic(w)
 	r.http(w)
 	r.view(w)
+	r.branches(w)
 	fmt.Fprintf(w, "\n| what | measured | target |\n|---|---:|---|\n")
 	for _, s := range r.Single {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.Name, s.Value, s.Target)

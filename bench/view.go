@@ -202,12 +202,21 @@ func (r *Report) view(w io.Writer) {
 	if len(r.View.Calls) == 0 && len(r.View.Starts) == 0 {
 		return
 	}
+	startsTable(w, fmt.Sprintf("start `%s` in namespaces", command), r.View.Starts)
+	for _, gap := range r.View.Gaps {
+		fmt.Fprintf(w, "| %s | not measured | | | | | |\n", gap)
+	}
+	callsTable(w, "in namespaces", r.View.Calls)
+}
+
+// startsTable writes starts, each with its ratio to what it is compared with.
+func startsTable(w io.Writer, what string, starts []ViewStart) {
 	medians := map[string]float64{}
-	for _, s := range r.View.Starts {
+	for _, s := range starts {
 		medians[s.Name] = inMillis(s.Samples.Quantile(0.5))
 	}
-	fmt.Fprintf(w, "\n| start `%s` in namespaces | p50 ms | p95 ms | compared with | ratio | runs | target |\n|---|---:|---:|---|---:|---:|---|\n", command)
-	for _, s := range r.View.Starts {
+	fmt.Fprintf(w, "\n| %s | p50 ms | p95 ms | compared with | ratio | runs | target |\n|---|---:|---:|---|---:|---:|---|\n", what)
+	for _, s := range starts {
 		times := ""
 		if base := medians[s.Against]; base > 0 {
 			times = fmt.Sprintf("%.2f ×", medians[s.Name]/base)
@@ -215,8 +224,4 @@ func (r *Report) view(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %.2f | %.2f | %s | %s | %d | %s |\n", s.Name, medians[s.Name], inMillis(s.Samples.Quantile(0.95)),
 			s.Against, times, len(s.Samples), s.Target)
 	}
-	for _, gap := range r.View.Gaps {
-		fmt.Fprintf(w, "| %s | not measured | | | | | |\n", gap)
-	}
-	callsTable(w, "in namespaces", r.View.Calls)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ Flags:
   --storage DIR            where the branches are; without it the user's own: $XDG_RUNTIME_DIR/sandlock-cow and
                            $TMPDIR/sandlock-cow-UID, or without these variables in /run/user/UID and /tmp
   --json                   JSON, an object a line
-  --force                  commit: also over what others have changed meanwhile
+  --force                  commit: also over what others have changed meanwhile, and what is left of an incomplete branch
   --workdir DIR            recover the working directory itself, as when its branch is lost
 
 list prints all branches, show what is known of one and its changes, diff what has changed in its files. commit applies the
@@ -193,8 +194,9 @@ func (c *branchCommand) free(s *streams) (*branch.Info, error) {
 const (
 	stateRunning    = "running"
 	stateCommitting = "committing"
-	stateAbandoned  = "abandoned" // its executor was killed
-	stateLost       = "lost"      // the same, and its changes were in memory
+	stateAbandoned  = "abandoned"  // its executor was killed
+	stateIncomplete = "incomplete" // changes may be lost
+	stateLost       = "lost"       // they were in memory, and its executor was killed
 )
 
 func stateOf(i *branch.Info) string {
@@ -205,6 +207,8 @@ func stateOf(i *branch.Info) string {
 		return stateRunning
 	case i.Empty && i.Kept != branch.ReasonInterrupted:
 		return stateLost
+	case i.Incomplete && i.Kept != branch.ReasonInterrupted:
+		return stateIncomplete
 	case i.Kept == "":
 		return stateAbandoned
 	}
@@ -213,14 +217,13 @@ func stateOf(i *branch.Info) string {
 
 // branchJSON is a branch as list and show print it.
 type branchJSON struct {
-	ID      string          `json:"id"`
-	Dir     string          `json:"dir"`
-	Workdir string          `json:"workdir"`
-	Created time.Time       `json:"created"`
-	PID     int             `json:"pid"`
-	State   string          `json:"state"`
-	Detail  string          `json:"detail,omitempty"`
-	Changes []branch.Change `json:"changes,omitzero"`
+	ID      string    `json:"id"`
+	Dir     string    `json:"dir"`
+	Workdir string    `json:"workdir"`
+	Created time.Time `json:"created"`
+	PID     int       `json:"pid"`
+	State   string    `json:"state"`
+	Detail  string    `json:"detail,omitempty"`
 }
 
 func asJSON(i *branch.Info) branchJSON {
@@ -265,17 +268,7 @@ func (c *branchCommand) show(s *streams) error {
 		defer b.Close()
 	}
 	if c.json {
-		out := asJSON(info)
-		if settled {
-			out.Changes = []branch.Change{}
-			for change, err := range b.Changes() {
-				if err != nil {
-					return branchError(s, err)
-				}
-				out.Changes = append(out.Changes, change)
-			}
-		}
-		return json.NewEncoder(s.out).Encode(out)
+		return branchError(s, showJSON(s.out, info, b))
 	}
 	state := stateOf(info)
 	if info.Detail != "" {
@@ -296,12 +289,51 @@ func (c *branchCommand) show(s *streams) error {
 		_, err = fmt.Fprintf(s.out, "\nA commit of it was interrupted: sandlock-exec branch recover %s\n", shellWord(info.Dir))
 		return err
 	}
+	if info.Incomplete {
+		const why = "\nThe machine went down, or its disk failed, before all was on disk: files may be empty or missing in what follows."
+		if _, err = fmt.Fprintln(s.out, why); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(s.out)
 	n, err := changeFormat{list: true}.print(s.out, b)
 	if err == nil && n == 0 {
 		_, err = fmt.Fprintln(s.out, "No changes.")
 	}
 	return branchError(s, err)
+}
+
+// showJSON prints one object. Its changes, where there is a branch to be read, are the last member, printed as they are found:
+// there may be millions.
+func showJSON(w io.Writer, info *branch.Info, b *branch.Branch) error {
+	out := bufio.NewWriter(w)
+	head, err := json.Marshal(asJSON(info))
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		out.Write(append(head, '\n'))
+		return out.Flush()
+	}
+	out.Write(head[:len(head)-1])
+	out.WriteString(`,"changes":[`)
+	separator := ""
+	for change, err := range b.Changes() {
+		var text []byte
+		if err == nil {
+			text, err = json.Marshal(change)
+		}
+		if err != nil {
+			return errors.Join(err, out.Flush())
+		}
+		out.WriteString(separator)
+		if _, err := out.Write(text); err != nil {
+			return err
+		}
+		separator = ","
+	}
+	out.WriteString("]}\n")
+	return out.Flush()
 }
 
 func (c *branchCommand) diff(s *streams) error {
@@ -424,6 +456,7 @@ func branchHint(err error, dir string) string {
 	var unfinished *branch.UnfinishedError
 	var late *branchfs.ConflictError
 	var refused *branchfs.CommitError
+	var incomplete *branch.IncompleteError
 	const tool = "sandlock-exec branch "
 	switch {
 	case errors.As(err, &conflict):
@@ -433,6 +466,9 @@ func branchHint(err error, dir string) string {
 		return tool + "abort " + shellWord(late.Dir) + " drops the changes, once what is wanted of them is copied from there"
 	case errors.As(err, &refused):
 		return settleHint(refused.Dir, "tries again")
+	case errors.As(err, &incomplete):
+		dir = shellWord(incomplete.Dir)
+		return tool + "show " + dir + " and diff show what is left, " + tool + "commit --force " + dir + " applies that, " + tool + "abort " + dir + " drops it"
 	case errors.As(err, &unfinished):
 		if dir != "" {
 			return tool + "recover " + shellWord(dir)

@@ -68,14 +68,12 @@ func (s *stage) apply(bulk bool) (root *meta, err error) {
 		return nil, err
 	}
 	// Both directories of each rename must be on disk before the state says so.
+	if bulk {
+		return root, opError("sync", "", s.sys.syncfs(s.workdir))
+	}
 	for _, fd := range []int{s.new, s.old} {
 		if err := s.sys.fsync(fd); err != nil {
 			return nil, opError("sync", stageName, err)
-		}
-	}
-	if bulk {
-		if err := s.sys.syncfs(s.workdir); err != nil {
-			return nil, opError("sync", "", err)
 		}
 	}
 	return root, nil

@@ -58,6 +58,9 @@ type Info struct {
 	Kept    string // why it was kept: one of the Reasons; "" if it was not
 	Detail  string // the error that it was kept for
 	Empty   bool   // its changes are in the memory of another process, or were (see Options.Disk): nothing can be done but to drop it
+
+	// Incomplete is a branch that may lack some of what its command wrote: see IncompleteError.
+	Incomplete bool
 }
 
 // The reasons to keep a branch.
@@ -87,11 +90,13 @@ type Branch struct {
 	notes notes
 	sys   sys
 
-	dir     int  // O_RDONLY, holds the lock
-	workdir int  // O_RDONLY
-	upper   int  // O_RDONLY; -1 while there is none
-	memory  bool // the upper is in memory, and not in the branch's directory
-	copies  bool // the upper is on another mount than the workdir: nothing can be linked
+	dir     int   // O_RDONLY, holds the lock
+	workdir int   // O_RDONLY
+	upper   int   // O_RDONLY; -1 while there is none
+	memory  bool  // the upper is in memory, and not in the branch's directory
+	copies  bool  // the upper is on another mount than the workdir: nothing can be linked
+	lost    error // what a sync of the upper failed of
+	noted   bool  // meta is on disk
 	stopped atomic.Bool
 }
 
@@ -159,7 +164,13 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(b.sys, b.dir, "meta", text); err != nil {
+	// Not synced: a branch that is not kept is worth nothing after a crash (durable.go), and keep syncs this.
+	meta, err := b.sys.create(b.dir, "meta", 0o600)
+	if err == nil {
+		err = b.sys.write(meta, text)
+		unix.Close(meta)
+	}
+	if err != nil {
 		return nil, opError("write", "meta", err)
 	}
 	return b, nil
@@ -434,9 +445,11 @@ func Show(base, id string) (*Info, error) {
 	if err := unix.Flock(b.dir, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		info.Alive = true
 	}
-	if k, err := b.kept(); err == nil && k != nil {
+	k, err := b.kept()
+	if err == nil && k != nil {
 		info.Kept, info.Detail = k.Reason, k.Detail
 	}
+	info.Incomplete = err == nil && b.incomplete(k)
 	return info, nil
 }
 

@@ -187,7 +187,7 @@ func (w *differ) root() error {
 	if err != nil {
 		return err
 	}
-	if err := w.pair(at, ".", "", up.st, low); err != nil {
+	if err := w.pair(at, ".", "", &up, low); err != nil {
 		return err
 	}
 	return w.dir(at, up.notes, !up.notes.opaque)
@@ -236,7 +236,7 @@ func (w *differ) dir(at *dirs, notes overlay, merged bool) error {
 		if err != nil {
 			return opError("look at", path, err)
 		}
-		if err := w.pair(at, name, path, up.st, low); err != nil {
+		if err := w.pair(at, name, path, &up, low); err != nil {
 			return err
 		}
 		if isDir(up.st) || isDir(low) {
@@ -292,7 +292,8 @@ func (w *differ) enter(at *dirs, name string, notes overlay, merged bool) error 
 }
 
 // pair yields what sets two entries of one name apart.
-func (w *differ) pair(at *dirs, name, path string, up, low *unix.Stat_t) error {
+func (w *differ) pair(at *dirs, name, path string, entry *upperEntry, low *unix.Stat_t) error {
+	up := entry.st
 	describe := func(dir int, st *unix.Stat_t, m *meta) (Change, error) {
 		c := Change{Path: path, Type: typeName(m.Mode), Mode: m.Mode & 0o7777, Size: sizeOf(st)}
 		var err error
@@ -309,12 +310,14 @@ func (w *differ) pair(at *dirs, name, path string, up, low *unix.Stat_t) error {
 		if up == nil {
 			dir, st, kind = at.low, low, Deleted
 		}
-		m, err := metaAt(dir, name)
-		if err != nil {
-			return opError("look at", path, err)
-		}
+		var m *meta
 		if up != nil {
-			w.b.allowed(m, nil)
+			m = w.b.allowed(entry.meta, nil)
+		} else {
+			var err error
+			if m, err = metaAt(dir, name); err != nil {
+				return opError("look at", path, err)
+			}
 		}
 		c, err := describe(dir, st, m)
 		if err != nil {
@@ -323,7 +326,7 @@ func (w *differ) pair(at *dirs, name, path string, up, low *unix.Stat_t) error {
 		c.Kind = kind
 		return w.put(c)
 	}
-	d, upMeta, lowMeta, err := w.b.compare(at.up, at.low, name, up, low)
+	d, upMeta, lowMeta, err := w.b.compare(at.up, at.low, name, entry, low)
 	if err != nil {
 		return opError("compare", path, err)
 	}

@@ -30,8 +30,10 @@ import (
 
 // CommitOptions say how to commit.
 type CommitOptions struct {
-	Wait  time.Duration // for the workdir's lock; 0 is 5 s
-	Force bool          // take over what was changed outside meanwhile: what the branch did not touch stays as it is
+	Wait time.Duration // for the workdir's lock; 0 is 5 s
+	// Force takes over what was changed outside meanwhile, where what the branch did not touch stays as it is; and commits what
+	// there is of an incomplete branch.
+	Force bool
 }
 
 const (
@@ -47,22 +49,44 @@ type kept struct {
 	Ctime  stamp `json:",omitempty"` // that an undone commit left the workdir with, if nobody else had changed it
 	Dirty  bool  `json:",omitempty"` // somebody else had
 	Done   bool  `json:",omitempty"` // the commit is over but for the cleanup; Root is what the workdir is to have
+	Synced bool  `json:",omitempty"` // the upper was on disk before this was
+	Lost   bool  `json:",omitempty"` // not all of the upper could be written
 }
 
-// Keep marks a branch as one to be kept. The marker is on disk when it returns.
+// Keep marks a branch as one to be kept. The branch and the marker are on disk when it returns.
 func (b *Branch) Keep(detail string) error {
 	if err := b.save(); err != nil {
-		return b.lost(nil, err)
+		return b.unsaved(nil, err)
 	}
-	return b.keep(&kept{Reason: ReasonKept, Detail: detail})
+	k, err := b.marked(&kept{Reason: ReasonKept, Detail: detail})
+	if k == nil {
+		return err
+	}
+	return errors.Join(err, b.keep(k))
 }
 
 func (b *Branch) keep(k *kept) error {
 	text, err := json.Marshal(k)
 	if err == nil {
+		err = b.syncNotes()
+	}
+	if err == nil {
 		err = writeFile(b.sys, b.dir, "kept", text)
 	}
 	return opError("mark branch", b.Dir(), err)
+}
+
+// interrupted marks a branch while a commit of it is under way. What is known of the upper stays.
+func (b *Branch) interrupted(k *kept) error {
+	was, err := b.kept()
+	if err != nil {
+		return err
+	}
+	k.Reason = ReasonInterrupted
+	if was != nil {
+		k.Synced, k.Lost = was.Synced, was.Lost
+	}
+	return b.keep(k)
 }
 
 // kept returns the marker; nil if there is none.
@@ -119,8 +143,8 @@ func unfinished(workdir int) bool {
 }
 
 // Commit merges the branch into the workdir and removes it; the Branch is closed then. On failure the workdir is as it was, and
-// the branch stays open and is marked as kept. The error is a *ConflictError, *LockError, *UnfinishedError, *CommitError or
-// *LostError.
+// the branch stays open and is marked as kept. The error is a *ConflictError, *LockError, *UnfinishedError, *IncompleteError,
+// *CommitError or *LostError.
 func (b *Branch) Commit(o CommitOptions) error {
 	switch {
 	case b.dir < 0:
@@ -131,7 +155,7 @@ func (b *Branch) Commit(o CommitOptions) error {
 	err := b.locked(o)
 	if err != nil {
 		if saving := b.save(); saving != nil {
-			return b.lost(err, saving)
+			return b.unsaved(err, saving)
 		}
 	}
 	return err
@@ -150,7 +174,14 @@ func (b *Branch) locked(o CommitOptions) error {
 		}
 		return err
 	}
-	err := b.commit(o)
+	k, err := b.kept()
+	if err != nil {
+		return b.failed(err, true)
+	}
+	if !o.Force && b.incomplete(k) {
+		return &IncompleteError{Workdir: b.notes.Workdir, Dir: b.Dir()}
+	}
+	err = b.commit(o)
 	if err != nil {
 		return err
 	}
@@ -160,13 +191,11 @@ func (b *Branch) locked(o CommitOptions) error {
 	return nil
 }
 
-var errClosed = errors.New("the branch is closed")
-
 func (b *Branch) failed(err error, undone bool) error {
 	return &CommitError{Workdir: b.notes.Workdir, Dir: b.Dir(), Undone: undone, Err: err}
 }
 
-func (b *Branch) lost(err, saving error) error {
+func (b *Branch) unsaved(err, saving error) error {
 	return &LostError{Workdir: b.notes.Workdir, Dir: b.Dir(), Err: err, Saving: saving}
 }
 
@@ -182,6 +211,9 @@ func (b *Branch) defers(err error) error {
 			}
 			k.Ctime = stampOf(st.Ctim)
 		}
+	}
+	if _, err := b.marked(k); err != nil {
+		k.Detail += "; " + err.Error()
 	}
 	return b.keep(k)
 }
@@ -218,7 +250,7 @@ func (b *Branch) commit(o CommitOptions) error {
 	}
 	defer s.close()
 	if err == nil {
-		err = s.secure(p.bulk)
+		err = b.secure(s, p.bulk)
 	}
 	if err != nil {
 		return b.over(s, root, err)
@@ -244,21 +276,39 @@ func (b *Branch) commit(o CommitOptions) error {
 }
 
 // secure syncs what was planned, and says so.
-func (s *stage) secure(bulk bool) error {
+func (b *Branch) secure(s *stage, bulk bool) error {
 	if err := s.journal.Flush(); err != nil {
 		return err
+	}
+	if bulk {
+		if err := b.secureAll(s); err != nil {
+			return err
+		}
+		return s.setState(statePlanned)
 	}
 	for _, fd := range []int{s.file, s.new, s.old, s.dir, s.workdir} {
 		if err := s.sys.fsync(fd); err != nil {
 			return opError("sync", stageName, err)
 		}
 	}
-	if bulk {
-		if err := s.sys.syncfs(s.dir); err != nil {
-			return opError("sync", stageName, err)
-		}
-	}
 	return s.setState(statePlanned)
+}
+
+// secureAll syncs file systems. The upper's is asked on another one too: not to have it on disk, but to hear whether what was
+// read from it is what was written.
+func (b *Branch) secureAll(s *stage) error {
+	if err := b.syncUpper(); err != nil {
+		return err
+	}
+	upper, err := fstat(b.upper)
+	if err != nil {
+		return opError("look at", "upper", err)
+	}
+	st, err := fstat(s.dir)
+	if err == nil && st.Dev != upper.Dev {
+		err = s.sys.syncfs(s.dir)
+	}
+	return opError("sync", stageName, err)
 }
 
 // over ends a commit that failed before its state was "committed".
@@ -287,7 +337,7 @@ func (b *Branch) over(s *stage, root *meta, err error) error {
 
 // finish removes the stage of a commit that is done.
 func (b *Branch) finish(s *stage, final *meta) error {
-	if err := b.keep(&kept{Reason: ReasonInterrupted, Root: final, Done: true}); err != nil {
+	if err := b.interrupted(&kept{Root: final, Done: true}); err != nil {
 		return err
 	}
 	return s.remove(final)
@@ -302,6 +352,9 @@ func (b *Branch) Abort() error {
 	k, err := b.kept()
 	if err == nil && k != nil && k.Reason == ReasonInterrupted {
 		return &UnfinishedError{Workdir: b.notes.Workdir}
+	}
+	if err == nil && k == nil {
+		return b.drop(false) // after a crash it is incomplete, whatever is there again
 	}
 	return b.discard()
 }
@@ -319,7 +372,9 @@ func Discard(base, id string) error {
 	return b.Abort()
 }
 
-func (b *Branch) discard() error {
+func (b *Branch) discard() error { return b.drop(true) }
+
+func (b *Branch) drop(sync bool) error {
 	root, err := openBase(b.base)
 	if err != nil {
 		return err
@@ -329,8 +384,10 @@ func (b *Branch) discard() error {
 	if err := b.sys.rename(root, b.id, root, b.id+goneSuffix, 0); err != nil {
 		return opError("remove branch", b.Dir(), err)
 	}
-	if err := b.sys.fsync(root); err != nil {
-		return opError("remove branch", b.Dir(), err)
+	if sync {
+		if err := b.sys.fsync(root); err != nil {
+			return opError("remove branch", b.Dir(), err)
+		}
 	}
 	b.Close()
 	names, err := readNames(root)

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // chunk is how much of a file is in memory at a time, in bytes.
 const chunk = 128 << 10
+
+// buffers has them used again: most files are far smaller, and there are many.
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // nextData returns where, from an offset on, a file has data, and where that ends; end, end if it has none. Where the file
 // system cannot tell (EINVAL), all is data.
@@ -34,7 +38,9 @@ func nextData(fd int, from, end int64) (int64, int64, error) {
 // sameData compares two regular files of one size. Where both have a hole, nothing is read: a sparse file of a terabyte costs
 // what it has of data.
 func sameData(a, b int, size int64) (bool, error) {
-	bufA, bufB := make([]byte, chunk), make([]byte, chunk)
+	bufA, bufB := buffers.Get().(*[chunk]byte), buffers.Get().(*[chunk]byte)
+	defer buffers.Put(bufA)
+	defer buffers.Put(bufB)
 	for at := int64(0); at < size; {
 		startA, endA, err := nextData(a, at, size)
 		if err != nil {
@@ -94,7 +100,8 @@ func copyData(to, from int, size int64) error {
 		return fmt.Errorf("truncate: %w", err)
 	}
 	inKernel := true
-	var buf []byte
+	buf := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(buf)
 	for at := int64(0); at < size; {
 		start, end, err := nextData(from, at, size)
 		if err != nil {
@@ -114,9 +121,6 @@ func copyData(to, from int, size int64) error {
 					inKernel = false
 				}
 				continue
-			}
-			if buf == nil {
-				buf = make([]byte, chunk)
 			}
 			n := int(min(end-at, chunk))
 			if err := readAll(from, buf[:n], at); err != nil {

@@ -117,10 +117,19 @@ func interruptedIn(t *testing.T, s setting, before, script string, stride int, f
 		}
 		o := after(w, f, what)
 		seen[o]++
-		if o == Completed {
+		// A branch that has lost something is good for no other commit.
+		if o == Completed || f.hurt || w.incomplete() {
 			w = newCrashWorldOf(t, s, before, script)
 		}
 	}
+}
+
+// incomplete tells whether the branch says so.
+func (w *crashWorld) incomplete() bool {
+	w.t.Helper()
+	info, err := Show(w.base, w.id)
+	must(w.t, err)
+	return info.Incomplete
 }
 
 // strideOf tells how many calls of the large change set lie between two faults: all have theirs with SANDLOCK_SOAK, which takes

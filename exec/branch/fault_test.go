@@ -19,6 +19,7 @@ type faulty struct {
 	count int
 	lossy bool // keep a log for a power loss
 	log   []*change
+	hurt  bool // the loss has taken data of the upper
 	fds   []int
 }
 
@@ -184,7 +185,30 @@ func (f *faulty) link(fromDir int, from string, dir int, name string) error {
 		return err
 	}
 	d := f.keep(dir, unix.O_PATH)
+	f.unsynced(dir, name)
 	return f.note("link "+name, nil, func() error { return unix.Unlinkat(d, name, 0) }, []int{dir}, f.entry(dir, name), nil)
+}
+
+// unsynced logs that what a file of the upper holds may not be on disk either: nothing was synced while the command ran.
+func (f *faulty) unsynced(dir int, name string) {
+	fd, st, err := openRegular(dir, name)
+	if err != nil || st.Size == 0 {
+		return
+	}
+	unix.Close(fd)
+	node, err := pin(dir, name)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.fds = append(f.fds, node)
+	c := &change{what: "data of " + name, keys: []string{f.object(node)}, undo: func() error {
+		f.hurt = true
+		return errors.Join(unix.Chmod(procPath(node), 0o600), unix.Truncate(procPath(node), 0), unix.Chmod(procPath(node), st.Mode&0o7777))
+	}}
+	c.needs = c.keys
+	dev, ino := f.id(node)
+	c.dev, c.objects = dev, []uint64{ino}
+	f.log = append(f.log, c)
 }
 
 func (f *faulty) rename(fromDir int, from string, dir int, name string, flags uint) error {

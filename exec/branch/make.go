@@ -2,6 +2,7 @@ package branch
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,18 +13,14 @@ import (
 // permission for its owner cannot be moved.
 func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *meta, top bool) (mode uint32, err error) {
 	from, to := at.up, at.low
-	m, err := metaAt(from, name)
-	if err != nil {
-		return 0, err
-	}
-	p.b.allowed(m, low)
+	m := p.b.allowed(up.meta, low)
 	if isDir(up.st) {
 		return p.makeDir(at, name, up, as, m, top)
 	}
 	if !p.b.copies {
 		err := p.sys.link(from, name, to, as)
 		if err == nil {
-			return 0, p.finish(to, as, m, true)
+			return 0, p.finish(to, as, m, &up)
 		}
 		// EPERM: fs.protected_hardlinks, or a file system without links.
 		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
@@ -31,12 +28,12 @@ func (p *planner) make(at *dirs, name string, up upperEntry, as string, low *met
 		}
 		p.b.copies = errors.Is(err, unix.EXDEV)
 	}
-	return 0, p.duplicate(from, name, up.st, to, as, p.stage.links, func() error { return p.finish(to, as, m, false) })
+	return 0, p.duplicate(from, name, up.st, to, as, p.stage.links, !p.bulk, func() error { return p.finish(to, as, m, nil) })
 }
 
 // duplicate makes an entry, which is no directory, like another, and has finish give it the rest. Names of one file stay names
-// of one file: links is a directory of those that were made so far.
-func (w *walk) duplicate(from int, name string, st *unix.Stat_t, to int, as string, links int, finish func() error) (err error) {
+// of one file: links is a directory of those that were made so far. check is whether to ask if what was read is what was written.
+func (w *walk) duplicate(from int, name string, st *unix.Stat_t, to int, as string, links int, check bool, finish func() error) (err error) {
 	if st.Nlink > 1 {
 		err := w.sys.link(links, linkName(st), to, as)
 		if err == nil || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EMLINK) {
@@ -45,7 +42,7 @@ func (w *walk) duplicate(from int, name string, st *unix.Stat_t, to int, as stri
 	}
 	switch kindOf(st) {
 	case unix.S_IFREG:
-		err = w.copy(from, name, to, as)
+		err = w.copy(from, name, to, as, check)
 	case unix.S_IFLNK:
 		var text string
 		if text, err = readLink(from, name); err == nil {
@@ -66,7 +63,7 @@ func (w *walk) duplicate(from int, name string, st *unix.Stat_t, to int, as stri
 }
 
 // copy makes a regular file with another's data.
-func (w *walk) copy(from int, name string, to int, as string) error {
+func (w *walk) copy(from int, name string, to int, as string, check bool) error {
 	source, st, err := w.openUpperFile(from, name)
 	if err != nil {
 		return err
@@ -77,7 +74,10 @@ func (w *walk) copy(from int, name string, to int, as string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return w.sys.fill(fd, source, st.Size)
+	if err := w.sys.fill(fd, source, st.Size); err != nil || !check {
+		return err
+	}
+	return w.sys.fsync(source) // not to have it on disk, but to hear that it is not what was written
 }
 
 // openUpperFile opens one that its command may have left without permissions.
@@ -98,21 +98,23 @@ func (w *walk) openUpperFile(dir int, name string) (int, *unix.Stat_t, error) {
 	return fd, st, errors.Join(err, w.sys.chmod(node, st.Mode))
 }
 
-// finish gives what was made its metadata, and syncs it. shared: it is the upper's own file, which has its metadata already,
-// but also the notes of overlayfs.
-func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
-	node, err := pin(dir, name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(node)
-	if shared {
-		err = p.strip(node, m)
-	} else {
-		err = setMeta(p.sys, node, m)
-	}
-	if err != nil {
-		return err
+// finish gives what was made its metadata, and syncs it. shared is the upper's own file, if it is that: it has its metadata
+// already, but also the notes of overlayfs.
+func (p *planner) finish(dir int, name string, m *meta, shared *upperEntry) error {
+	if shared == nil || !shared.final(m) {
+		node, err := pin(dir, name)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(node)
+		if shared != nil {
+			err = p.strip(node, m, shared)
+		} else {
+			err = setMeta(p.sys, node, m)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	p.files++
 	if p.bulk || p.files > fewFiles || m.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -128,17 +130,15 @@ func (p *planner) finish(dir int, name string, m *meta, shared bool) error {
 	return p.sys.fsync(fd)
 }
 
+// final tells whether an entry has nothing that does not belong into the workdir, and all that it is to have.
+func (e *upperEntry) final(m *meta) bool {
+	return e.meta.equal(m) && !slices.ContainsFunc(e.names, func(name string) bool { return overlayName(name) != "" })
+}
+
 // strip takes what does not belong into the workdir off a file of the upper.
-func (p *planner) strip(node int, m *meta) error {
-	now, err := metaOf(node)
-	if err != nil {
-		return err
-	}
-	names, err := xattrNames(node)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
+func (p *planner) strip(node int, m *meta, entry *upperEntry) error {
+	now := entry.meta
+	for _, name := range entry.names {
 		if overlayName(name) == "" {
 			continue
 		}

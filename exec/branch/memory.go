@@ -155,7 +155,7 @@ func (s *saver) entry(at *dirs, name string) error {
 	}
 	give := func() error { return s.give(at.low, name, m) }
 	if !isDir(st) {
-		return s.duplicate(at.up, name, st, at.low, name, s.links, give)
+		return s.duplicate(at.up, name, st, at.low, name, s.links, false, give)
 	}
 	if err := s.sys.mkdir(at.low, name, 0o700); err != nil {
 		return err
@@ -172,7 +172,15 @@ func (s *saver) meta(dir int, name string) (*meta, error) {
 		return nil, err
 	}
 	defer unix.Close(node)
-	return metaWith(node, func(name string) bool {
+	st, err := fstat(node)
+	if err != nil {
+		return nil, err
+	}
+	names, err := xattrNames(node)
+	if err != nil {
+		return nil, err
+	}
+	return metaWith(node, st, names, func(name string) bool {
 		return overlayName(name) != "" || ours(name) && (name != "security.capability" || os.Geteuid() == 0)
 	})
 }

@@ -160,19 +160,25 @@ func (m *meta) equal(o *meta) bool {
 }
 
 // metaOf reads a pinned file's.
-func metaOf(node int) (*meta, error) { return metaWith(node, ours) }
-
-// metaWith reads a pinned file's, with the extended attributes of these names.
-func metaWith(node int, names func(string) bool) (*meta, error) {
+func metaOf(node int) (*meta, error) {
 	st, err := fstat(node)
 	if err != nil {
 		return nil, err
 	}
-	m := &meta{
+	names, err := xattrNames(node)
+	if err != nil {
+		return nil, err
+	}
+	return metaWith(node, st, names, ours)
+}
+
+// metaWith is metaOf where it is known what it is and which attributes it has, and with those of them that are wanted.
+func metaWith(node int, st *unix.Stat_t, names []string, wanted func(name string) bool) (m *meta, err error) {
+	m = &meta{
 		Mode: st.Mode, UID: int(st.Uid), GID: int(st.Gid),
 		Atime: stampOf(st.Atim), Mtime: stampOf(st.Mtim),
 	}
-	m.Xattrs, err = xattrsOf(node, names)
+	m.Xattrs, err = xattrValues(node, names, wanted)
 	return m, err
 }
 
@@ -234,11 +240,8 @@ func xattrValue(node int, name string) ([]byte, error) {
 	}
 }
 
-func xattrsOf(node int, wanted func(string) bool) (map[string][]byte, error) {
-	names, err := xattrNames(node)
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
+// xattrValues returns those of the attributes that are wanted.
+func xattrValues(node int, names []string, wanted func(name string) bool) (map[string][]byte, error) {
 	var all map[string][]byte
 	for _, name := range names {
 		if !wanted(name) {
@@ -267,11 +270,7 @@ type overlay struct {
 	foreign    string
 }
 
-func overlayOf(node int) (o overlay, err error) {
-	names, err := xattrNames(node)
-	if err != nil {
-		return o, err
-	}
+func overlayOf(node int, names []string) (o overlay, err error) {
 	for _, name := range names {
 		switch overlayName(name) {
 		case "opaque":

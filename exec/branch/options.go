@@ -11,11 +11,12 @@ import (
 //     then: EXDEV, on which mv copies. [Branch.Commit] refuses an upper that was written otherwise.
 //   - index=off, nfs_export=off: with an index, a write to one name of a lower file shows under its other names, of which the
 //     upper then knows nothing. Without, as with all copies, that write separates the names.
+//   - volatile: nothing is synced while the command runs. durable.go tells what is made of that.
 //   - userxattr: see [Options.Trusted].
 //
 // xino has no effect on the upper; it may be as the caller likes.
 func OverlayOptions(o Options) []string {
-	all := []string{"redirect_dir=nofollow", "metacopy=off", "index=off", "nfs_export=off"}
+	all := []string{"redirect_dir=nofollow", "metacopy=off", "index=off", "nfs_export=off", "volatile"}
 	if !o.Trusted {
 		all = append(all, "userxattr")
 	}

@@ -77,7 +77,7 @@ func (p *planner) touched(path string, low *unix.Stat_t) bool {
 // begin makes sure that there is a stage, and that the directories on the way are in the journal.
 func (p *planner) begin() (err error) {
 	if p.stage == nil {
-		if err := p.b.keep(&kept{Reason: ReasonInterrupted, Root: p.root, Dirty: p.dirty}); err != nil {
+		if err := p.b.interrupted(&kept{Root: p.root, Dirty: p.dirty}); err != nil {
 			return err
 		}
 		if p.root.Mode&0o300 != 0o300 && os.Geteuid() != 0 {
@@ -127,11 +127,7 @@ func (p *planner) dir(at, parent *dirs, name string, up upperEntry, low *unix.St
 	if err != nil {
 		return opError("look at", path, err)
 	}
-	after, err := metaAt(parent.up, name)
-	if err != nil {
-		return opError("look at", path, err)
-	}
-	return p.merged(at, up, low, path, before, after)
+	return p.merged(at, up, low, path, before, up.meta)
 }
 
 func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string, before, after *meta) error {
@@ -189,12 +185,12 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 		return opError("commit", path, errInside)
 	}
 	if merges {
-		before, after, err := p.metas(at, name)
+		before, err := metaAt(at.low, name)
 		if err != nil {
 			return opError("look at", path, err)
 		}
 		return p.down(at, name, name, func(below *dirs) error {
-			return p.merged(below, up, low, path, before, after)
+			return p.merged(below, up, low, path, before, up.meta)
 		})
 	}
 	if up.st == nil {
@@ -209,7 +205,7 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 	var lowMeta *meta
 	if low != nil {
 		if !isDir(up.st) && !isDir(low) {
-			d, upMeta, before, err := p.b.compare(at.up, at.low, name, up.st, low)
+			d, upMeta, before, err := p.b.compare(at.up, at.low, name, &up, low)
 			if err != nil {
 				return opError("compare", path, err)
 			}
@@ -236,13 +232,6 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 		r.Old = identityOf(low)
 	}
 	return p.put(at, name, up, lowMeta, r)
-}
-
-func (p *planner) metas(at *dirs, name string) (before, after *meta, err error) {
-	if before, err = metaAt(at.low, name); err == nil {
-		after, err = metaAt(at.up, name)
-	}
-	return before, after, err
 }
 
 // write adds a record with a slot of its own.

@@ -3,6 +3,7 @@ package branch
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -124,6 +125,8 @@ func (w *walk) openUpper(dir int, name string) (fd int, restore func(), err erro
 // upperEntry is what the upper says of a name.
 type upperEntry struct {
 	st       *unix.Stat_t // nil: nothing there in the branch
+	meta     *meta        // as it is; of a commit it has what allowed leaves
+	names    []string     // of its extended attributes
 	notes    overlay
 	whiteout bool
 }
@@ -149,7 +152,13 @@ func (b *Branch) look(dir int, name string, xwhiteouts bool) (e upperEntry, err 
 		e.whiteout = true
 		return e, nil
 	}
-	if e.notes, err = overlayOf(node); err != nil {
+	if e.names, err = xattrNames(node); err == nil {
+		e.notes, err = overlayOf(node, e.names)
+	}
+	if err == nil {
+		e.meta, err = metaWith(node, st, e.names, ours)
+	}
+	if err != nil {
 		return e, err
 	}
 	switch {
@@ -170,19 +179,22 @@ const privileges = unix.S_ISUID | unix.S_ISGID
 
 // allowed is the metadata that an entry of the upper has once it is committed: without privileges that the workdir's entry of
 // the name did not have.
-func (b *Branch) allowed(up, low *meta) {
-	if b.notes.Options.Setuid || up.Mode&unix.S_IFMT != unix.S_IFREG {
-		return
+func (b *Branch) allowed(entry, low *meta) *meta {
+	if b.notes.Options.Setuid || entry.Mode&unix.S_IFMT != unix.S_IFREG {
+		return entry
 	}
+	up := *entry
+	up.Xattrs = maps.Clone(up.Xattrs)
 	if low != nil && low.Mode&unix.S_IFMT == unix.S_IFREG && low.UID == up.UID && low.GID == up.GID {
 		up.Mode &^= privileges &^ low.Mode
 		if v, ok := up.Xattrs["security.capability"]; ok && string(v) != string(low.Xattrs["security.capability"]) {
 			delete(up.Xattrs, "security.capability")
 		}
-		return
+		return &up
 	}
 	up.Mode &^= privileges
 	delete(up.Xattrs, "security.capability")
+	return &up
 }
 
 // metaAt reads the metadata of an entry.
@@ -206,14 +218,12 @@ const (
 )
 
 // compare tells how an entry of the upper differs from the lower's of its name. Contents of directories are not part of it.
-func (b *Branch) compare(upDir, lowDir int, name string, up, low *unix.Stat_t) (d difference, upMeta, lowMeta *meta, err error) {
-	if upMeta, err = metaAt(upDir, name); err != nil {
-		return 0, nil, nil, err
-	}
+func (b *Branch) compare(upDir, lowDir int, name string, entry *upperEntry, low *unix.Stat_t) (d difference, upMeta, lowMeta *meta, err error) {
+	up := entry.st
 	if lowMeta, err = metaAt(lowDir, name); err != nil {
 		return 0, nil, nil, err
 	}
-	b.allowed(upMeta, lowMeta)
+	upMeta = b.allowed(entry.meta, lowMeta)
 	if kindOf(up) != kindOf(low) {
 		return diffType, upMeta, lowMeta, nil
 	}

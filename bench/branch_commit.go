@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Commit is what it took to apply changes, and to copy as many files of those sizes and sync that: nanoseconds, round by round.
+type Commit struct {
+	Name, Target string
+	Files        int
+	Took, Copy   []float64
+}
+
+func (c *Commit) ratios() (list []float64) {
+	for i := range c.Took {
+		list = append(list, c.Took[i]/c.Copy[i])
+	}
+	return list
+}
+
+const (
+	commitFiles  = 10_000
+	commitRounds = 3
+)
+
+// measureCommits writes all files of a tree anew, or a second tree, in a branch, and times how long it takes to apply that. What
+// the command wrote is not on disk by then: to bring it there is part of the commit, as it is part of a copy that is synced.
+func (w workshop) measureCommits(files int) ([]Commit, error) {
+	work, n := w.path("probe/work"), fmt.Sprint(files)
+	memory, err := os.MkdirTemp("/dev/shm", "bench-branch-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(memory)
+	var all []Commit
+	for _, storage := range []struct{ name, path string }{
+		{"storage beside the directory", w.place("commit-storage")}, {"storage in memory", filepath.Join(memory, "storage")},
+	} {
+		for _, change := range []struct {
+			name string
+			argv func(round int) []string
+		}{
+			{"changed", func(round int) []string { return []string{work, "change", "files", fmt.Sprint("changed", round)} }},
+			{"new", func(int) []string { return []string{work, "tree", "added", n, "new"} }},
+		} {
+			c := Commit{Name: change.name + ", " + storage.name, Target: "≤ 2 ×", Files: files}
+			tree := w.place("commit")
+			if err := emptied(os.Getuid(), tree, storage.path); err != nil {
+				return nil, err
+			}
+			if _, err := output(tree, []string{work, "tree", "files", n, "original"}); err != nil {
+				return nil, err
+			}
+			for round := range commitRounds {
+				took, err := timedSync(tree, []string{"sh", "-c", "cp -a files copied && sync -f copied"})
+				if err != nil {
+					return nil, err
+				}
+				c.Copy = append(c.Copy, took)
+				if _, err := output(tree, []string{"rm", "-r", "copied"}); err != nil {
+					return nil, err
+				}
+				unix.Sync()
+				if _, err := output(tree, join(w.branched("keep", tree, storage.path), change.argv(round))); err != nil {
+					return nil, err
+				}
+				branch, err := filepath.Glob(filepath.Join(storage.path, "*"))
+				if err != nil || len(branch) != 1 {
+					return nil, fmt.Errorf("storage has %q (%v), want one branch", branch, err)
+				}
+				if took, err = timedIn(tree, []string{w.path("sandlock-exec"), "branch", "commit", branch[0]}); err != nil {
+					return nil, err
+				}
+				c.Took = append(c.Took, took)
+				if err := os.RemoveAll(filepath.Join(tree, "added")); err != nil {
+					return nil, err
+				}
+			}
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+func timedSync(tree string, argv []string) (float64, error) {
+	unix.Sync()
+	return timedIn(tree, argv)
+}
+
+// timedIn is how long a command takes in a tree.
+func timedIn(tree string, argv []string) (float64, error) {
+	start := time.Now()
+	_, err := output(tree, argv)
+	return float64(time.Since(start).Nanoseconds()), err
+}

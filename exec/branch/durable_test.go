@@ -1,0 +1,156 @@
+package branch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// rebooted has a branch's notes be those of another boot, as after the machine went down.
+func (w *world) rebooted(id string) {
+	w.t.Helper()
+	path := filepath.Join(w.base, id, "meta")
+	text, err := os.ReadFile(path)
+	must(w.t, err)
+	var n notes
+	must(w.t, json.Unmarshal(text, &n))
+	was, err := json.Marshal(n.Boot)
+	must(w.t, err)
+	must(w.t, os.WriteFile(path, bytes.ReplaceAll(text, was, []byte(`"another boot"`)), 0o600))
+}
+
+// wantIncomplete wants that a branch says so, or not, and that its commit is refused for that.
+func (w *world) wantIncomplete(id string, want bool) {
+	w.t.Helper()
+	info, err := Show(w.base, id)
+	must(w.t, err)
+	if info.Incomplete != want {
+		w.t.Errorf("incomplete %v, want %v: %+v", info.Incomplete, want, info)
+	}
+	if !want {
+		return
+	}
+	before := w.real()
+	b, err := Open(w.base, id)
+	must(w.t, err)
+	defer b.Close()
+	var incomplete *IncompleteError
+	if err := b.Commit(CommitOptions{}); !errors.As(err, &incomplete) {
+		w.t.Errorf("commit: %v, want an IncompleteError", err)
+	}
+	if err := b.Again(); !errors.As(err, &incomplete) {
+		w.t.Errorf("again: %v, want an IncompleteError", err)
+	}
+	w.same("refused", w.real(), before)
+}
+
+// TestMachineWentDown has a branch of another boot.
+func TestMachineWentDown(t *testing.T) {
+	eachSetting(t, func(t *testing.T, s setting) {
+		w := newWorld(t, s)
+		w.sh("echo old > f; echo old > g")
+		for name, kept := range map[string]func(b *Branch) error{
+			"left":     func(b *Branch) error { return nil },
+			"kept":     func(b *Branch) error { return b.Keep("exit code 0") },
+			"deferred": func(b *Branch) error { return b.defers(errInterrupted) },
+		} {
+			b := w.branch()
+			want := w.in(b, "echo "+name+" > f")
+			id := b.ID()
+			must(t, kept(b))
+			b.Close()
+			w.wantIncomplete(id, false)
+			w.rebooted(id)
+			w.wantIncomplete(id, name == "left")
+			b, err := Open(w.base, id)
+			must(t, err)
+			must(t, b.Commit(CommitOptions{Force: name == "left"}))
+			w.same(name, w.real(), want)
+		}
+	})
+}
+
+// A commit that the machine went down in leaves the branch as trustworthy as it was.
+func TestMachineWentDownInCommit(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		w := newCrashWorldOf(t, setting{}, fewBefore, fewScript)
+		b, err := Open(w.base, w.id)
+		must(t, err)
+		if kept {
+			must(t, b.Keep(""))
+		}
+		b.sys = &faulty{t: t, left: 40}
+		if err, dead := until(func() error { return b.Commit(CommitOptions{}) }); !dead {
+			t.Fatalf("commit: %v, want it to be killed", err)
+		}
+		b.Close()
+		w.rebooted(w.id)
+		if outcome := w.recovered("recover", nil); outcome != Undone {
+			t.Errorf("recover: %s", outcome)
+		}
+		w.wantIncomplete(w.id, !kept)
+	}
+}
+
+// brokenDisk fails to sync file systems.
+type brokenDisk struct{ kernelSys }
+
+func (brokenDisk) syncfs(int) error { return unix.EIO }
+
+// TestDiskFailed is told once by the kernel, and remembered.
+func TestDiskFailed(t *testing.T) {
+	for name, end := range map[string]func(b *Branch) error{
+		"keep":   func(b *Branch) error { return b.Keep("exit code 0") },
+		"commit": func(b *Branch) error { return b.Commit(CommitOptions{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, setting{})
+			w.sh("echo old > f")
+			old := w.real()
+			b := w.branch()
+			w.in(b, "for i in {1..20}; do echo new > new$i; done") // more than are synced one by one
+			b.sys = brokenDisk{}
+			if err := end(b); !errors.Is(err, unix.EIO) {
+				t.Fatalf("%v, want EIO", err)
+			}
+			b.sys = kernelSys{}
+			if err := b.Again(); !errors.Is(err, unix.EIO) {
+				t.Errorf("again: %v, want EIO", err)
+			}
+			w.same("failed", w.real(), old)
+			id := b.ID()
+			b.Close()
+			w.wantIncomplete(id, true)
+		})
+	}
+}
+
+// TestAgain mounts an upper twice, which the kernel refuses without.
+func TestAgain(t *testing.T) {
+	eachSetting(t, func(t *testing.T, s setting) {
+		w := newWorld(t, s)
+		w.sh("echo old > f")
+		b := w.branch()
+		w.in(b, "echo first > one")
+		mark := filepath.Join(b.Dir(), "work/work/incompat/volatile")
+		if os.Getuid() == 0 {
+			if _, err := os.Stat(mark); err != nil {
+				t.Fatalf("the mount was not volatile: %v", err)
+			}
+		}
+		must(t, b.Again())
+		want := w.in(b, "cat one; echo second > two; rm f")
+		must(t, b.Commit(CommitOptions{}))
+		w.same("committed", w.real(), want)
+		for path, there := range map[string]bool{"one": true, "two": true, "f": false} {
+			if _, got := want[hexed(path)]; got != there {
+				t.Errorf("%s is there: %v, want %v", path, got, there)
+			}
+		}
+	})
+}
