@@ -148,6 +148,7 @@ const untilGo = "while ! test -e \"$HOME/../outside/go\"; do sleep 0.02; done"
 func Test_branchfs_kept(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := newOnBranchFS(t, u)
+		b.Dir("plain")
 		p := exectest.Start(t, b.opts(b.policy(b.mnt, `on_exit: "keep"`), b.mnt, "echo 1 >new; "+untilGo))
 		b.started(t, "new")
 		dir := b.one(t)
@@ -167,8 +168,10 @@ func Test_branchfs_kept(t *testing.T) {
 		}
 		wantRun(t, b.settle(t, "commit", dir), 0, "")
 		wantFile(t, b.base+"/new", "1\n")
-		if r := b.settle(t, "commit", dir); r.Code == 0 {
-			t.Error("it is committed twice")
+		for what, dir := range map[string]string{"that was committed": dir, "on a plain directory": b.Dir("plain/@x"), "in the mount": b.mnt + "/sub/@x"} {
+			if r := b.settle(t, "commit", dir); r.Code != 125 {
+				t.Errorf("a branch %s: exit %d, %q", what, r.Code, r.Stderr)
+			}
 		}
 		wantRun(t, b.settle(t, "abort", b.kept(t, b.mnt+"/sub")), 0, "")
 		wantMissing(t, b.base+"/sub/new")

@@ -30,8 +30,11 @@ func (c *branchCommand) settleBranchFS(s *streams) error {
 		return err
 	}
 	b, err := branchfs.Open(dir)
-	if err != nil {
+	if errors.Is(err, branchfs.ErrBusy) {
 		return branchError(s, err)
+	}
+	if err != nil {
+		return err
 	}
 	defer b.Close()
 	if c.name == "abort" {
