@@ -3,7 +3,7 @@
 //
 // What is asked of it goes by control files, ".branchfs_ctl" at the top of the mount and of every branch: to make a branch, to
 // commit it to its parent, to drop it. This package finds the mount that a directory is on (mount.go), makes a branch
-// (branch.go), and says where in it the directory is. How changes are kept, and that a commit is made whole or not at all, is
+// (branchfs.go), and says where in it the directory is. How changes are kept, and that a commit is made whole or not at all, is
 // the file system's business. It cannot be asked what has changed.
 //
 // In: a directory. Out: a [Branch], typed errors. It mounts nothing, starts no process and reads no policy. What comes back
