@@ -414,7 +414,27 @@ func Test_filesystem_9_4_83_transaction_refused(t *testing.T) {
 				b.wantNone(t)
 			})
 		}
-		// The same directory by another name is the same.
+		// The same directory by another name is the same, also where a policy mounts it elsewhere.
+		mounted, err := exec.Load(b.Policy(fmt.Sprintf(`filesystem: {
+	read: ["/usr", "/lib", "/bin", "/etc", {path: "/lib64", optional: true}]
+	write: ["/m", "/dev/null"]
+	mount: [{target: "/m", source: %q}]
+	workdir: "/m"
+	storage: %q
+}
+program: cwd: "/m"`, b.Work, b.storage)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := exec.Load(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := exec.Transaction{Stages: []exec.Stage{{Cmd: b.command(t, mounted, "/bin/sh", "-c", "pwd >where; echo 1 >ran")}, {Cmd: b.command(t, plain, "/bin/sh", "-c", "cat where ran >both; rm where ran")}}}
+		if r, err := there.Run(bounded(t)); err != nil {
+			t.Errorf("%v, %+v", err, r)
+		}
+		wantFile(t, b.Work+"/both", "/m\n1\n")
 		txn := exec.Transaction{Stages: []exec.Stage{stage(good), stage(b.policy(fmt.Sprintf("workdir: %q", link)))}}
 		r, err := txn.Run(bounded(t))
 		wantCommitted(t, r, err)
