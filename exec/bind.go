@@ -27,9 +27,13 @@ func (b *binding) lookup(name string) (string, bool) {
 // bind gives every parameter its value and reports all mistakes at once. dir is what ${cwd} means, "" the working
 // directory.
 func bind(p *ir.Program, given map[string]string, environ []string, dir string) (*binding, []string) {
+	return bindUsed(p, usedNames(p), given, environ, dir)
+}
+
+// bindUsed is bind for the names that are used; a directory for ${tmp} is made only if that is one.
+func bindUsed(p *ir.Program, used map[string]bool, given map[string]string, environ []string, dir string) (*binding, []string) {
 	b := &binding{program: p, values: map[string]string{}}
 	var problems []string
-	used := usedNames(p)
 	if err := b.builtins(used, environ, dir); err != nil {
 		problems = append(problems, err.Error())
 	}

@@ -84,6 +84,10 @@ func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 		return
 	}
 	s.view.Close() // what the overlay is mounted in, and the placeholders in it
+	if s.options.within != nil {
+		s.branch = nil // the transaction decides
+		return
+	}
 	done := make(chan *BranchResult)
 	stop := func() {}
 	if b, ok := s.branch.(overlayBranch); ok {
@@ -218,7 +222,7 @@ func BranchCode(err error) int {
 
 // dropBranch throws a branch away in which nothing has run; on another thread, as this one may be confined by now.
 func (s *sandbox) dropBranch() {
-	if s.branch == nil {
+	if s.branch == nil || s.options.within != nil {
 		return
 	}
 	done := make(chan error)

@@ -19,24 +19,20 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	if err != nil {
 		return err
 	}
-	storage := ""
-	if given := s.program.Branch.Storage; given != "" {
-		if storage, err = ir.ExpandPath(given, s.bound.lookup); err != nil {
-			return err
-		}
-	}
-	base, err := branch.Base(storage)
+	base, err := s.storage()
 	if err != nil {
-		return err
-	}
-	if base, err = filepath.EvalSymlinks(base); err != nil {
 		return err
 	}
 	if err := s.placeable(spec, &ir.Branch{Kind: ir.BranchOverlay, Workdir: target, Storage: base}); err != nil {
 		return err
 	}
 	options := branch.Options{Disk: s.program.Branch.Disk}
-	b, err := branch.New(base, lower, options)
+	var b *branch.Branch
+	if s.options.within != nil {
+		b, err = s.options.within.take(target, lower, base)
+	} else {
+		b, err = branch.New(base, lower, options)
+	}
 	if err != nil {
 		return err
 	}
@@ -45,4 +41,18 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
 	spec.Overlay = overlay
 	return nil
+}
+
+// storage returns the directory that holds branches, links resolved, and makes it where it is missing.
+func (s *sandbox) storage() (base string, err error) {
+	given := ""
+	if t := s.program.Branch.Storage; t != "" {
+		if given, err = ir.ExpandPath(t, s.bound.lookup); err != nil {
+			return "", err
+		}
+	}
+	if base, err = branch.Base(given); err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(base)
 }

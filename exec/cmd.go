@@ -55,6 +55,7 @@ type Cmd struct {
 	args     []string
 	hooks    hooks
 	freezer  Freezer
+	within   *sharedBranch // nil but for a stage of a transaction that runs
 
 	streams streams
 	done    chan struct{} // closed when the command and its family are gone
@@ -117,6 +118,8 @@ func (e *ExitError) Error() string {
 		return "killed: " + s.Limit
 	case s.Signal != 0:
 		return "signal: " + s.Signal.String()
+	case s.Limit != "" && s.Code == 0:
+		return "processes were killed: " + s.Limit
 	}
 	return fmt.Sprintf("exit status %d", s.Code)
 }
@@ -176,15 +179,17 @@ func (c *Cmd) launch(to state) error {
 	if err := c.ctx.Err(); err != nil {
 		return c.fail(err)
 	}
-	s, err := newSandbox(Options{
+	o := Options{
 		Artifact: c.artifact, Command: c.args, Params: c.Params, Environ: c.environ(), Timeout: c.Timeout, Audit: c.Audit,
 		Explain: c.Explain, Cgroup: c.Cgroup, park: to == isParked, dir: c.Dir, hooks: c.hooks, Freezer: &c.freezer,
 		Helper: c.Helper, Nameservers: c.Nameservers, Review: c.Review,
-	})
+	}
+	c.within.narrow(&o)
+	s, err := newSandbox(o)
 	if err != nil {
 		return c.fail(err)
 	}
-	s.shared = true
+	s.shared = !c.within.ownsProcess()
 	if !s.supervised() {
 		return c.fail(&SetupError{[]string{"the policy has no supervisor (program.no_supervisor): sandlock-exec or Confine can run it, a Cmd cannot"}})
 	}
@@ -222,9 +227,11 @@ func (c *Cmd) environ() []string {
 func (c *Cmd) supervise(s *sandbox, to state, started chan<- error) {
 	runtime.LockOSThread()
 	plan, rs, err := s.prepare()
-	defer s.cleanUp()
 	if rs != nil {
 		defer rs.close()
+	}
+	if err == nil {
+		err = s.openBoard()
 	}
 	var r *running
 	if err == nil {
@@ -232,6 +239,7 @@ func (c *Cmd) supervise(s *sandbox, to state, started chan<- error) {
 	}
 	c.streams.handedOver()
 	if err != nil {
+		s.cleanUp()
 		started <- err
 		return
 	}
@@ -243,6 +251,7 @@ func (c *Cmd) supervise(s *sandbox, to state, started chan<- error) {
 	started <- nil
 	result, err := r.serve()
 	stop()
+	s.cleanUp() // before anybody is told that it is over
 	c.finish(result, err)
 }
 

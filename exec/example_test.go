@@ -60,6 +60,39 @@ func ExampleCmd_Start() {
 	// Output: HELLO
 }
 
+// Two commands, under policies of their own, whose changes to one directory land together or not at all. Both policies name it as
+// filesystem.workdir.
+func ExampleTransaction() {
+	ctx := context.Background()
+	fetch, err := exec.Load("/etc/sandlock/fetch.sbx")
+	if err != nil {
+		log.Fatal(err)
+	}
+	build, err := exec.Load("/etc/sandlock/build.sbx")
+	if err != nil {
+		log.Fatal(err)
+	}
+	t := exec.Transaction{
+		Stages: []exec.Stage{
+			{Cmd: fetch.Command(ctx, "npm", "ci")},
+			{Cmd: build.Command(ctx, "make", "-j4")},
+		},
+		Timeout: 10 * time.Minute,
+		Changes: true,
+	}
+	result, err := t.Run(ctx)
+	var abort *exec.AbortError
+	switch {
+	case errors.As(err, &abort) && abort.Stage >= 0:
+		log.Fatalf("%v: nothing was changed\n%s", err, result.Stages[abort.Stage].Stderr)
+	case err != nil:
+		log.Fatal(err)
+	}
+	for _, c := range result.Changes {
+		fmt.Printf("%c %s\n", c.Kind, c.Path)
+	}
+}
+
 // A handler of the program looks at calls that the policy allows, and can refuse or answer them.
 func ExampleCmd_Handle() {
 	policy, err := exec.Default()

@@ -13,7 +13,8 @@
 // environment.go and command.go (what is started), run.go (what is prepared), supervise.go (confine, clone, serve),
 // wire.go (which handlers answer which calls), lifetime.go and tree.go (signals, time, the terminal, and that nothing
 // outlives the command), stops.go and freezer.go (what the executor stops the sandbox for); cmd.go, streams.go, hooks.go
-// and confine.go for Go programs; denial.go for what is reported.
+// and confine.go for Go programs; branch.go and transaction.go (what becomes of changes to the working directory);
+// denial.go for what is reported.
 package exec
 
 import (
@@ -58,7 +59,8 @@ type Options struct {
 	// dropped then. A policy without a branch is refused, and one with a branch of a BranchFS, which does not tell what has changed.
 	Review func(*branch.Branch) error
 
-	streams *[3]int // see stage.Plan
+	streams *[3]int       // see stage.Plan
+	within  *sharedBranch // of the transaction that this is a stage of; nil if it is none
 	park    bool
 	dir     string // working directory where the policy sets none; "" is the executor's
 	hooks   hooks

@@ -28,7 +28,7 @@ type lifetime struct {
 	limit       time.Duration
 	started     time.Time
 	audit       *audit.Log
-	asked       map[unix.Signal]bool // to end
+	asked       map[unix.Signal]bool // to end; read by others when all is over
 	tracer      tracer               // nil where nothing is traced
 
 	mu       sync.Mutex
@@ -104,6 +104,8 @@ func (l *lifetime) signalled(sig unix.Signal) {
 			l.killAll()
 			return
 		}
+		l.asked[sig] = true
+	case unix.SIGHUP, unix.SIGQUIT:
 		l.asked[sig] = true
 	}
 	l.forward(sig)

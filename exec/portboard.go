@@ -64,6 +64,17 @@ func newBoard() (*board, error) {
 	return b, nil
 }
 
+// openBoard makes the board where there is something to be shown, and somebody may see it.
+func (s *sandbox) openBoard() (err error) {
+	if !s.options.ShowPorts || !s.net.PortRemap {
+		return nil
+	}
+	if s.board, err = newBoard(); err != nil {
+		return &SetupError{[]string{err.Error()}}
+	}
+	return nil
+}
+
 // close ends serve.
 func (b *board) close() {
 	if b != nil {

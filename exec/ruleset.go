@@ -61,6 +61,7 @@ func (s *sandbox) confinement(handled ir.Rights) (*rulesets, []string) {
 		}
 	}
 	problems = append(problems, s.planted(s.opened)...)
+	problems = append(problems, s.plantedByStages()...)
 	for i := range s.program.Landlock.Ports {
 		if err := s.grantPort(rs, &s.program.Landlock.Ports[i], handled.Net); err != nil {
 			problems = append(problems, err.Error())

@@ -71,11 +71,8 @@ func Run(o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if o.ShowPorts && s.net.PortRemap {
-		if s.board, err = newBoard(); err != nil {
-			return Result{}, &SetupError{[]string{err.Error()}}
-		}
-		defer s.board.close()
+	if err := s.openBoard(); err != nil {
+		return Result{}, err
 	}
 	if !s.supervised() {
 		return Result{}, s.becomeCommand(plan, rs)

@@ -11,6 +11,7 @@ import (
 
 // cleanUp removes what the run has made, once it is over.
 func (s *sandbox) cleanUp() {
+	s.board.close()
 	s.endHelpers()
 	if s.view != nil {
 		s.view.Close()

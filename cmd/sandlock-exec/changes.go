@@ -23,6 +23,18 @@ type changeFormat struct {
 	diff bool // of what is text; after the list
 }
 
+// settle checks the flags --json and --diff.
+func (f *changeFormat) settle(dryRun bool) error {
+	switch {
+	case !dryRun && (f.json || f.diff):
+		return errors.New("--json and --diff say how --dry-run shows changes: they need it (try sandlock-exec --help)")
+	case f.json && f.diff:
+		return errors.New("--json and --diff exclude each other")
+	}
+	f.list = !f.json
+	return nil
+}
+
 // print prints the changes of a branch, and returns how many there are.
 func (f changeFormat) print(w io.Writer, b *branch.Branch) (n int, err error) {
 	out := bufio.NewWriter(w)

@@ -22,6 +22,7 @@ var version = "devel"
 const usage = `Usage: sandlock-exec [flags] [p.sbx] -- command [arguments…]
        sandlock-exec check [--json] [--cgroup DIR] [p.sbx]
        sandlock-exec ports [--json]
+       sandlock-exec txn [flags] STAGES.json
        sandlock-exec branch [list|show|diff|commit|abort|recover] …
        sandlock-exec version
 
@@ -46,8 +47,9 @@ Flags:
   -q, --quiet              no hint when the command fails
 
 check prints what this host offers a sandbox and, given an artifact, what it would miss here. ports prints, for each
-of your sandboxes with virtual ports (network.port_remap), the ports that it has bound and the host's ports behind them. branch
-looks after changes of working directories that were kept: see sandlock-exec branch --help.
+of your sandboxes with virtual ports (network.port_remap), the ports that it has bound and the host's ports behind them. txn runs
+several commands on one branch of a working directory, all or nothing; branch looks after changes of working directories that
+were kept: see sandlock-exec txn --help, sandlock-exec branch --help.
 
 Exit codes: the command's own; 128+N when signal N ended it; 124 time limit; 125 the sandbox could not be set up;
 126 the command cannot be executed; 127 it is not found. Where the command succeeded and its changes could not be applied:
@@ -83,6 +85,8 @@ func (s *streams) dispatch(args []string) error {
 			return runCheck(s, args[1:])
 		case "ports":
 			return runPorts(s, args[1:])
+		case "txn":
+			return runTxn(s, args[1:])
 		case "branch":
 			return runBranch(s, args[1:])
 		case "version", "--version":
@@ -199,13 +203,9 @@ func runSandbox(s *streams, args []string) error {
 	if o.timeout < 0 {
 		return fmt.Errorf("--timeout %v is negative", o.timeout)
 	}
-	switch {
-	case !o.dryRun && (o.changes.json || o.changes.diff):
-		return errors.New("--json and --diff say how --dry-run shows changes: they need it (try sandlock-exec --help)")
-	case o.changes.json && o.changes.diff:
-		return errors.New("--json and --diff exclude each other")
+	if err := o.changes.settle(o.dryRun); err != nil {
+		return err
 	}
-	o.changes.list = !o.changes.json
 	if !s.dashes {
 		if o.artifact == "" {
 			return errors.New("no command: write it after -- (try sandlock-exec --help)")

@@ -4,6 +4,7 @@
 //	sandlock-exec -- cmd args…           run under the built-in default policy
 //	sandlock-exec check [p.sbx]          what this host offers, and what the artifact would miss
 //	sandlock-exec ports                  the virtual ports of the sandboxes that run
+//	sandlock-exec txn stages.json        several commands on one branch of a working directory, all or nothing
 //	sandlock-exec branch                 changes of working directories that were kept: list, show, diff, commit, abort
 //
 // The exit code is the command's own; 128+N when signal N ended it; 124 when the time limit ran out; 125 when the

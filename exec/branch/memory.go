@@ -71,40 +71,11 @@ func (b *Branch) save() error {
 	if !b.memory || b.dir < 0 {
 		return nil
 	}
-	const saving = "saving" // its name until all of it is there
-	names := [...]string{saving, "links"}
-	for _, name := range names {
-		if err := removeTree(b.sys, b.dir, name); err != nil {
-			return err
-		}
-		if err := b.sys.mkdir(b.dir, name, 0o700); err != nil {
-			return opError("create", name, err)
-		}
-	}
-	to, err := openDir(b.dir, saving)
+	to, err := b.copyUpper()
 	if err != nil {
-		return opError("open", saving, err)
+		return err
 	}
-	links, err := openDir(b.dir, "links")
-	if err != nil {
-		unix.Close(to)
-		return opError("open", "links", err)
-	}
-	defer unix.Close(links)
-	s := &saver{walk{sys: b.sys}, links}
-	root, err := s.meta(b.upper, ".")
-	if err == nil {
-		err = s.fill(&dirs{b.upper, to})
-	}
-	if err == nil {
-		err = s.give(to, ".", root)
-	}
-	if err == nil {
-		err = removeTree(b.sys, b.dir, "links")
-	}
-	if err == nil {
-		err = b.sys.syncfs(b.dir)
-	}
+	err = b.sys.syncfs(b.dir)
 	if err == nil {
 		err = b.sys.rename(b.dir, saving, b.dir, "upper", 0)
 	}
@@ -118,6 +89,47 @@ func (b *Branch) save() error {
 	unix.Close(b.upper)
 	b.upper, b.memory, b.copies = to, false, false
 	return nil
+}
+
+// saving is the name of a copy of the upper until it has another.
+const saving = "saving"
+
+// copyUpper copies the upper as it is to the branch's directory, and opens the copy.
+func (b *Branch) copyUpper() (to int, err error) {
+	names := [...]string{saving, "links"}
+	for _, name := range names {
+		if err := removeTree(b.sys, b.dir, name); err != nil {
+			return -1, err
+		}
+		if err := b.sys.mkdir(b.dir, name, 0o700); err != nil {
+			return -1, opError("create", name, err)
+		}
+	}
+	if to, err = openDir(b.dir, saving); err != nil {
+		return -1, opError("open", saving, err)
+	}
+	links, err := openDir(b.dir, "links")
+	if err != nil {
+		unix.Close(to)
+		return -1, opError("open", "links", err)
+	}
+	defer unix.Close(links)
+	s := &saver{walk{sys: b.sys}, links}
+	root, err := s.meta(b.upper, ".")
+	if err == nil {
+		err = s.fill(&dirs{b.upper, to})
+	}
+	if err == nil {
+		err = s.give(to, ".", root)
+	}
+	if err == nil {
+		err = removeTree(b.sys, b.dir, "links")
+	}
+	if err != nil {
+		unix.Close(to)
+		return -1, errors.Join(err, removeTree(b.sys, b.dir, saving))
+	}
+	return to, nil
 }
 
 // saver copies an upper as it is, the notes of overlayfs included.

@@ -99,6 +99,20 @@ func HideSelf() error {
 	return nil
 }
 
+// Hidden tells whether this process is not dumpable.
+func Hidden() bool {
+	shown, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	return err == nil && shown != 1
+}
+
+// ShowSelf undoes HideSelf. A process whose /proc files are root's cannot map ids into a user namespace.
+func ShowSelf() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the executor dumpable again: %w", err)
+	}
+	return nil
+}
+
 // BecomeSubreaper makes orphaned descendants children of this process instead of init's (PR_SET_CHILD_SUBREAPER).
 func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sandlock-go/sandlock/exec"
+	"github.com/sandlock-go/sandlock/exec/audit"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+const txnUsage = `Usage: sandlock-exec txn [flags] STAGES.json
+
+Run several commands, one after the other, on one branch of a working directory (filesystem.workdir). Each sees, and may
+execute, what those before it have made. If all succeed their changes are applied, all or none; at the first that fails
+all are dropped. STAGES.json names the stages, "-" is standard input:
+
+  {"stages": [
+    {"name": "fetch", "artifact": "fetch.sbx", "argv": ["npm", "ci"]},
+    {"name": "build", "artifact": "build.sbx", "argv": ["make", "-j4"], "params": {"target": "all"}, "cwd": "/src/app"}
+  ]}
+
+artifact is a compiled policy; its path, and cwd, are relative to the directory of STAGES.json. Without argv the policy's own
+command is run, without cwd the stage starts in the current directory. All policies keep changes in the same working
+directory and storage, with on_exit and on_error as they are by default.
+
+Flags:
+  -p NAME=VALUE            bind a parameter in all stages whose policies declare it, whatever STAGES.json says; repeatable
+  --timeout DURATION       for all stages together (exit code 124); the commit is not bounded. 0s lets no stage begin
+  --lock-wait DURATION     how long the commit waits for another one of the same directory (default 30s)
+  --audit FILE             append one JSON line for each denied or notable event to FILE; "-" is standard error
+  --explain-denials        watch what the policies refuse, and report it at the end; slower
+  --allowed-signers FILE   as for a run, for every artifact
+  --cgroup DIR             as for a run
+  --dry-run                apply nothing: print what would have been changed, once all stages have succeeded
+  --json, --diff           with --dry-run, as for a run
+  --no-tee                 do not show what stages write to standard error while they run; that of one that fails is shown
+                           when it has ended: the first and the last 32 KiB
+  --savepoints             when a stage fails, or the transaction is ended, keep what the stages before have made
+  --resume BRANCH          go on where a transaction with --savepoints has ended, in the branch (a directory) that it has
+                           named; implies --savepoints. Stages that have succeeded must be the same and are not run again
+  -q, --quiet              no hint when a stage fails, nor that its changes are dropped
+
+Standard input and output are the stages' own. SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the stage that runs, and no other
+begins; a commit that has begun is not stopped.
+
+Exit codes: 0 applied, or shown; the code of the stage that failed, 128+N when signal N ended it, 127 its command is not
+found, 126 it cannot be executed, 137 it lost processes to a limit; 124 time limit; 128+N when signal N ended the
+transaction; 78 this is no transaction, and nothing was run; 70 a stage could not be set up; 75 somebody else has changed the
+same, or is committing; 74 the branch could not be made or applied. After 74 and 75 the changes are kept, if there are any:
+see sandlock-exec branch.
+`
+
+// txnOptions are the flags of a transaction. Those of a run mean the same for each of its stages.
+type txnOptions struct {
+	runOptions
+	file     string
+	lockWait time.Duration
+	noTee    bool
+
+	savepoints bool
+	resume     string
+}
+
+// runTxn runs a transaction.
+func runTxn(s *streams, args []string) error {
+	s.usage = txnUsage
+	o := txnOptions{runOptions: runOptions{params: params{}}}
+	f := newFlags()
+	f.Var(o.params, "p", "")
+	f.Var(o.params, "param", "")
+	f.DurationVar(&o.timeout, "timeout", 0, "")
+	f.DurationVar(&o.lockWait, "lock-wait", 0, "")
+	f.StringVar(&o.audit, "audit", "", "")
+	f.BoolVar(&o.explain, "explain-denials", false, "")
+	f.StringVar(&o.allowedSigners, "allowed-signers", "", "")
+	f.StringVar(&o.cgroup, "cgroup", "", "")
+	f.BoolVar(&o.dryRun, "dry-run", false, "")
+	f.BoolVar(&o.changes.json, "json", false, "")
+	f.BoolVar(&o.changes.diff, "diff", false, "")
+	f.BoolVar(&o.noTee, "no-tee", false, "")
+	f.BoolVar(&o.savepoints, "savepoints", false, "")
+	f.StringVar(&o.resume, "resume", "", "")
+	f.BoolVar(&o.quiet, "q", false, "")
+	f.BoolVar(&o.quiet, "quiet", false, "")
+	var err error
+	if o.file, err = parse(s, f, args); err != nil {
+		return err
+	}
+	if o.file == "" {
+		return errors.New("txn needs a file of stages (try sandlock-exec txn --help)")
+	}
+	if err := o.changes.settle(o.dryRun); err != nil {
+		return err
+	}
+	for name, d := range map[string]*time.Duration{"timeout": &o.timeout, "lock-wait": &o.lockWait} {
+		if *d < 0 {
+			return fmt.Errorf("--%s %v is negative", name, *d)
+		}
+		f.Visit(func(given *flag.Flag) {
+			if given.Name == name && *d == 0 {
+				*d = -1 // none at all, where 0 is the default
+			}
+		})
+	}
+	return o.run(s)
+}
+
+func (o *txnOptions) run(s *streams) error {
+	t, err := o.transaction(s)
+	if err != nil {
+		fail(s.err, err)
+		return exitCode(exec.CodeInvalid)
+	}
+	result, err := t.Run(context.Background())
+	o.report(s.err, &result, err)
+	return exitCode(result.Code)
+}
+
+// transaction makes one of the file and the flags. Every artifact is read before anything runs: what a stage could do to it is
+// too late.
+func (o *txnOptions) transaction(s *streams) (*exec.Transaction, error) {
+	specs, err := readStages(o.file, s.in)
+	if err != nil {
+		return nil, err
+	}
+	t := &exec.Transaction{Timeout: o.timeout, LockWait: o.lockWait, Savepoints: o.savepoints, Resume: o.resume, Foreground: true}
+	if o.dryRun {
+		t.Review = o.changes.review(s, o.quiet)
+	}
+	var log io.Writer
+	if o.audit != "" {
+		w, path, err := o.openAudit(s.err)
+		if err != nil {
+			return nil, err
+		}
+		log = w
+		if path != "" {
+			t.Guarded = append(t.Guarded, path)
+		}
+	}
+	dir := "."
+	if o.file != "-" {
+		dir = filepath.Dir(o.file)
+		t.Guarded = append(t.Guarded, realPath(o.file))
+	}
+	var shown io.Writer
+	if !o.noTee {
+		shown = liveStderr()
+	}
+	used := map[string]bool{}
+	for _, spec := range specs {
+		path := beside(dir, spec.artifact)
+		one := runOptions{artifact: path, allowedSigners: o.allowedSigners}
+		artifact, err := one.load()
+		if err != nil {
+			return nil, err
+		}
+		t.Guarded = append(t.Guarded, realPath(path))
+		c := artifact.Command(context.Background(), "")
+		if len(spec.argv) > 0 {
+			c = artifact.Command(context.Background(), spec.argv[0], spec.argv[1:]...)
+		}
+		c.Params = o.bound(artifact.Program, spec.params, used)
+		if spec.cwd != "" {
+			if c.Dir, err = filepath.Abs(beside(dir, spec.cwd)); err != nil {
+				return nil, err
+			}
+		}
+		c.Env = environment()
+		c.Explain, c.Cgroup = o.explain, o.cgroup
+		c.Stdin, c.Stdout, c.Stderr = s.in, s.out, shown
+		if log != nil {
+			c.Audit = audit.New(log, "sha256:"+artifact.Digest, artifact.Program.Name)
+		}
+		t.Stages = append(t.Stages, exec.Stage{Cmd: c, Name: spec.name})
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.params)) {
+		if !used[name] {
+			return nil, fmt.Errorf("-p %s: no policy of a stage declares that parameter", name)
+		}
+	}
+	return t, nil
+}
+
+// environment is this process's, in memory of its own: a run takes the secrets of its policy out of the process's.
+func environment() []string {
+	all := os.Environ()
+	for i := range all {
+		all[i] = strings.Clone(all[i])
+	}
+	return all
+}
+
+func beside(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// bound adds the parameters of the command line that a policy declares to those of the file.
+func (o *txnOptions) bound(p *ir.Program, given map[string]string, used map[string]bool) map[string]string {
+	all := maps.Clone(given)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for i := range p.Params {
+		name := p.Params[i].Name
+		if value, ok := o.params[name]; ok {
+			all[name], used[name] = value, true
+		}
+	}
+	return all
+}
+
+// report prints what the user should know of a transaction that did not go well.
+func (o *txnOptions) report(w io.Writer, r *exec.TransactionResult, err error) {
+	if o.explain {
+		for i := range r.Stages {
+			if denied := r.Stages[i].Status.Denied; len(denied) > 0 {
+				fmt.Fprintf(w, "sandlock-exec: stage %d:\n", r.Skipped+i+1)
+				printDenials(w, denied)
+			}
+		}
+	}
+	var abort *exec.AbortError
+	stageFailed := errors.As(err, &abort) && abort.Stage >= 0
+	if stageFailed && o.noTee {
+		_, _ = w.Write(r.Stages[len(r.Stages)-1].Stderr)
+	}
+	fail(w, err)
+	if b := r.Branch; err != nil && b != nil && b.Action != ir.BranchCommit && !b.Review {
+		switch {
+		case b.Err != nil:
+			fmt.Fprintf(w, "sandlock-exec: %v\n", b.Err)
+		case b.Action == ir.BranchKeep:
+			fmt.Fprintf(w, "sandlock-exec: what the stages before have made is kept: sandlock-exec txn --resume %s …\n", shellWord(b.Dir))
+		case !o.quiet:
+			fmt.Fprintln(w, "sandlock-exec: the changes are dropped")
+		}
+	}
+	if stageFailed && !o.quiet && !o.explain && errors.As(err, new(*exec.ExitError)) {
+		fmt.Fprintln(w, "\thint: if its policy refused it something, --explain-denials says what")
+	}
+}

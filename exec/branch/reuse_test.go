@@ -1,0 +1,101 @@
+package branch
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// What several commands do one after the other, each in a mount of its own, is what they do in one.
+func TestReuse(t *testing.T) {
+	eachSetting(t, func(t *testing.T, s setting) {
+		const start = "mkdir d e; echo a >d/a; echo b >b; echo c >c; chmod 755 d"
+		scripts := []string{
+			"rm -r d; rm b; echo 1 >new; mkdir -p m/n; echo c2 >>c; touch -d 2020-01-01T00:00:00Z c",
+			"mkdir d; echo other >d/o; mv new moved; ln moved again; rmdir e; chmod 700 m",
+			"test ! -e d/a; test ! -e b; test ! -e e; echo b >b; rm -r m; cat c moved >sum; chmod 640 moved",
+		}
+		w, one := newWorld(t, s), newWorld(t, s)
+		for _, w := range []*world{w, one} {
+			w.sh(start)
+		}
+		b := w.branch()
+		var last tree
+		for i, script := range scripts {
+			if i > 0 {
+				must(t, b.Reuse())
+			}
+			last = w.in(b, script)
+		}
+		whole := ""
+		for _, script := range scripts {
+			whole += script + "\n"
+		}
+		other := one.branch()
+		w.same("several mounts", last.but("sum").timeless(), one.in(other, whole).but("sum").timeless())
+		must(t, b.Commit(CommitOptions{}))
+		w.same("commit", w.real(), last)
+	})
+}
+
+// A mount that was made with "volatile" leaves a mark with which the kernel refuses the next one.
+func TestReuseAfterVolatile(t *testing.T) {
+	eachSetting(t, func(t *testing.T, s setting) {
+		w := newWorld(t, s)
+		w.sh("echo a >a")
+		b := w.branch()
+		if text, err := w.mount(b, ",volatile", "echo 1 >new"); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if text, err := w.mount(b, "", "true"); err == nil {
+			t.Errorf("mounted in spite of the mark: %s", text)
+		}
+		must(t, b.Reuse())
+		w.in(b, "test -e new; echo 2 >>new")
+		must(t, b.Commit(CommitOptions{}))
+		if text, err := os.ReadFile(filepath.Join(w.workdir, "new")); err != nil || string(text) != "1\n2\n" {
+			t.Errorf("new has %q, %v", text, err)
+		}
+	})
+}
+
+// mount runs a script in the branch, with further options of the mount.
+func (w *world) mount(b *Branch, options, script string) ([]byte, error) {
+	w.t.Helper()
+	self, err := os.Executable()
+	must(w.t, err)
+	cmd := exec.Command(self, b.MountOptions()+options, b.Workdir(), script)
+	cmd.Env = append(os.Environ(), childVariable+"=sh")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	return cmd.CombinedOutput()
+}
+
+// A branch that is over, or was to be kept, or whose workdir has moved, is not used again.
+func TestReuseRefused(t *testing.T) {
+	w := newWorld(t, setting{})
+	b := w.branch()
+	must(t, b.Reuse())
+	must(t, os.Rename(w.workdir, w.workdir+"2"))
+	must(t, os.Mkdir(w.workdir, 0o755))
+	if err := b.Reuse(); err == nil {
+		t.Error("a branch is used with another workdir")
+	}
+	must(t, os.Remove(w.workdir))
+	must(t, os.Rename(w.workdir+"2", w.workdir))
+	must(t, b.Reuse())
+	must(t, b.Keep("asked for"))
+	if err := b.Reuse(); err == nil {
+		t.Error("a kept branch is used again")
+	}
+	must(t, b.Abort())
+	if err := b.Reuse(); err == nil {
+		t.Error("a branch that is gone is used again")
+	}
+}

@@ -1,0 +1,131 @@
+package exec
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/sandlock-go/sandlock/exec/branch"
+	"github.com/sandlock-go/sandlock/ir"
+)
+
+// progress is what a branch tells of the transaction that has left it.
+type progress struct {
+	Stages []string // what tells each from others, see identity
+	Done   int      // how many have succeeded: the branch has their changes and no others
+}
+
+// identity is a digest of what a stage does: its policy, command, parameters and directory.
+func (s *Stage) identity() string {
+	text, _ := json.Marshal(struct {
+		Artifact string
+		Args     []string
+		Params   map[string]string
+		Dir      string
+	}{s.artifact.Digest, s.args, s.Params, s.Dir})
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// open makes the branch, or opens the one that is to be gone on with, and returns the first stage to run.
+func (t *Transaction) open(w *sharedBranch) (first int, err error) {
+	if t.Resume == "" {
+		if w.branch, err = branch.New(w.base, w.lower, branch.Options{}); err != nil {
+			return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+		}
+		return 0, nil
+	}
+	refuse := func(format string, args ...any) (int, error) {
+		return 0, invalid([]string{fmt.Sprintf("resume %s: ", t.Resume) + fmt.Sprintf(format, args...)})
+	}
+	dir, err := filepath.Abs(t.Resume)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return refuse("%v", err)
+	}
+	if filepath.Dir(dir) != w.base {
+		return refuse("the branch is not in the storage of the stages, %s", w.base)
+	}
+	b, err := branch.Open(w.base, filepath.Base(dir))
+	if err != nil {
+		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+	}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	if b.Workdir() != w.lower {
+		return refuse("the branch is of %s, and the stages work in %s", b.Workdir(), w.lower)
+	}
+	var p progress
+	text, err := b.Progress()
+	if err == nil && text != nil {
+		err = json.Unmarshal(text, &p)
+	}
+	if err != nil {
+		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+	}
+	if p.Done < 1 || p.Done > len(p.Stages) {
+		return refuse("no transaction has left that branch")
+	}
+	if len(p.Stages) != len(t.Stages) {
+		return refuse("the transaction had %d stages, this one has %d", len(p.Stages), len(t.Stages))
+	}
+	for i := range p.Done {
+		if t.Stages[i].identity() != p.Stages[i] {
+			return refuse("%sit has succeeded as another one (policy, command, parameters, directory): only those after it may change", t.label(i))
+		}
+	}
+	if err := b.Resume(); err != nil {
+		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+	}
+	w.branch, w.mounted, w.done = b, true, p.Done
+	return p.Done, nil
+}
+
+// savepoint notes the state before a stage. Before the first there is nothing to be kept.
+func (t *Transaction) savepoint(w *sharedBranch, i int) error {
+	if !t.resumable() || i == 0 {
+		return nil
+	}
+	if err := w.branch.Savepoint(); err != nil {
+		return &TransactionError{Code: CodeCommit, Stage: i, Err: err, label: t.label(i)}
+	}
+	w.saved = true
+	return nil
+}
+
+// resumable reports whether the work of stages outlives the failure of another.
+func (t *Transaction) resumable() bool { return t.Savepoints || t.Resume != "" }
+
+// drop drops the changes, or all but those of the stages that have succeeded.
+func (t *Transaction) drop(w *sharedBranch, done int, why error) (action ir.BranchAction, dir string, err error) {
+	b := w.branch
+	if !t.resumable() || done == 0 {
+		if err = b.Abort(); err != nil {
+			dir = b.Dir()
+		}
+		return ir.BranchAbort, dir, err
+	}
+	if w.saved {
+		err = b.Rollback()
+	}
+	var text []byte
+	if err == nil {
+		p := progress{Done: done}
+		for i := range t.Stages {
+			p.Stages = append(p.Stages, t.Stages[i].identity())
+		}
+		text, err = json.Marshal(p)
+	}
+	if err == nil {
+		err = errors.Join(b.SetProgress(text), b.Keep(why.Error()))
+	}
+	return ir.BranchKeep, b.Dir(), err
+}
