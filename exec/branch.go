@@ -192,18 +192,27 @@ func (s *sandbox) settleBranch(action ir.BranchAction, ended string) *BranchResu
 		result.Err = b.Commit()
 	case ir.BranchKeep:
 		result.Err = b.Keep(ended)
-		result.Dir = b.Dir()
 	default:
 		result.Err = b.Abort()
 	}
-	if result.Err != nil {
+	if result.Dir, result.Err = leftOf(b, result.Err); action == ir.BranchKeep && result.Err == nil {
 		result.Dir = b.Dir()
 	}
-	if errors.As(result.Err, new(*branch.LostError)) { // then there is nothing to keep
-		result.Dir = ""
-		result.Err = errors.Join(result.Err, b.Abort())
-	}
 	return result
+}
+
+// leftOf says where a branch is left that could not be settled. One whose changes are lost is not.
+func leftOf(b interface {
+	Dir() string
+	Abort() error
+}, err error) (dir string, _ error) {
+	switch {
+	case err == nil:
+		return "", nil
+	case errors.As(err, new(*branch.LostError)):
+		return "", errors.Join(err, b.Abort())
+	}
+	return b.Dir(), err
 }
 
 // BranchCode is the exit code for changes that could not be applied: CodeConflict or CodeCommit.

@@ -249,7 +249,7 @@ func (t *Transaction) settle(ctx context.Context, shared *sharedBranch, signals 
 	if t.Changes {
 		r.list(b)
 	}
-	result := &BranchResult{ID: b.ID(), Kind: ir.BranchOverlay}
+	result := &BranchResult{ID: b.ID(), Kind: ir.BranchOverlay, Full: b.Full()}
 	r.Branch = result
 	switch {
 	case stages != nil || t.Review != nil:
@@ -268,9 +268,8 @@ func (t *Transaction) settle(ctx context.Context, shared *sharedBranch, signals 
 		if wait == 0 {
 			wait = defaultLockWait
 		}
-		if result.Err = b.Commit(branch.CommitOptions{Wait: wait}); result.Err != nil {
-			result.Dir = b.Dir()
-		}
+		result.Err = b.Commit(branch.CommitOptions{Wait: wait})
+		result.Dir, result.Err = leftOf(b, result.Err)
 	}
 	line := audit.Line{Event: "branch", Path: result.Dir, Verdict: branchWords[result.Action]}
 	if result.Err != nil {

@@ -19,6 +19,7 @@ import (
 type sharedBranch struct {
 	branch      *branch.Branch
 	lower, base string // working directory and storage, links resolved
+	options     branch.Options
 	target      string // the working directory as the stage that has it names it, links resolved
 	stage       int    // that has it, from 0
 	mounted     bool   // by an earlier stage
@@ -125,8 +126,6 @@ func (c *Cmd) unfit() string {
 		return "its policy keeps no changes apart: it needs filesystem.workdir"
 	case b.Kind != ir.BranchOverlay:
 		return `its policy keeps changes apart by other means than an overlay (filesystem.isolation): they cannot be shared`
-	case b.Disk != 0:
-		return "limits.disk is not supported in a transaction"
 	case b.OnExit != ir.BranchCommit || b.OnError != ir.BranchAbort:
 		return `its policy decides what becomes of the changes, which is the transaction's to decide: leave filesystem.on_exit at "commit" and on_error at "abort"`
 	case c.artifact.Program.Process.Start == ir.StartInPlace:
@@ -202,8 +201,11 @@ func (t *Transaction) place(w *sharedBranch, boxes []*sandbox) error {
 			}
 		}
 		if i == 0 {
-			w.lower, given = lower, storage
+			w.lower, w.options.Disk, given = lower, b.Disk, storage
 			continue
+		}
+		if b.Disk != w.options.Disk {
+			problems = append(problems, fmt.Sprintf("%sits limits.disk is %s, that of the first stage %s", t.label(i), orUnlimited(b.Disk), orUnlimited(w.options.Disk)))
 		}
 		if lower != w.lower {
 			problems = append(problems, fmt.Sprintf("%sits working directory is %s, that of the first stage %s", t.label(i), lower, w.lower))
@@ -211,6 +213,9 @@ func (t *Transaction) place(w *sharedBranch, boxes []*sandbox) error {
 		if storage != given {
 			problems = append(problems, fmt.Sprintf("%sits storage is %s, that of the first stage %s", t.label(i), orDefault(storage), orDefault(given)))
 		}
+	}
+	if w.options.Disk > 0 && t.resumable() {
+		problems = append(problems, "under limits.disk the changes are in memory: there can neither be savepoints nor a branch to resume")
 	}
 	if len(problems) > 0 {
 		return invalid(problems)
@@ -235,6 +240,13 @@ func (t *Transaction) place(w *sharedBranch, boxes []*sandbox) error {
 		return invalid(problems)
 	}
 	return nil
+}
+
+func orUnlimited(bytes uint64) string {
+	if bytes == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprintf("%d bytes", bytes)
 }
 
 func orDefault(storage string) string {

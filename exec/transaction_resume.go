@@ -33,7 +33,7 @@ func (s *Stage) identity() string {
 // open makes the branch, or opens the one that is to be gone on with, and returns the first stage to run.
 func (t *Transaction) open(w *sharedBranch) (first int, err error) {
 	if t.Resume == "" {
-		if w.branch, err = branch.New(w.base, w.lower, branch.Options{}); err != nil {
+		if w.branch, err = branch.New(w.base, w.lower, w.options); err != nil {
 			return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
 		}
 		return 0, nil

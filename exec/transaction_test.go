@@ -97,6 +97,39 @@ func Test_filesystem_9_4_69_transaction_commits(t *testing.T) {
 	})
 }
 
+// The stages together have the room that limits.disk leaves, and no savepoints.
+func Test_transaction_disk(t *testing.T) {
+	exectest.InProcess(t, func(t *testing.T, box *exectest.Box) {
+		b := newBranchedIn(t, box)
+		b.File(b.Work+"/old", "old\n")
+		a, err := exec.Load(b.policy("", `limits: disk: "1M"`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const first = "echo new >old; head -c 600K /dev/zero >f; ln f g; mkdir -m 700 d; ln -s x d/l"
+		r, err := b.stagedUnder(t, a, first, "cat old; rm f; head -c 300K /dev/zero >h", "cmp -n 600K g /dev/zero && mv h d").Run(bounded(t))
+		wantCommitted(t, r, err)
+		wantFile(t, b.Work+"/old", "new\n")
+		for name, size := range map[string]int64{"g": 600 << 10, "d/h": 300 << 10} {
+			if st, err := os.Stat(b.Work + "/" + name); err != nil || st.Size() != size {
+				t.Errorf("%s: %v, %v", name, st, err)
+			}
+		}
+		before := tree(t, b.Work)
+		r, err = b.stagedUnder(t, a, "head -c 600K /dev/zero >f2", "head -c 600K /dev/zero >f3").Run(bounded(t))
+		wantAbort(t, r, err, 1, 1, 2)
+		if text := string(r.Stages[1].Stderr); !strings.Contains(text, "No space left") || !r.Branch.Full {
+			t.Errorf("%q, %+v", text, r.Branch)
+		}
+		sameTree(t, b.Box, before)
+		txn := b.stagedUnder(t, a, "true", "true")
+		txn.Savepoints = true
+		r, err = txn.Run(bounded(t))
+		wantFault(t, r, err, exec.CodeInvalid, "under limits.disk")
+		b.wantNone(t)
+	})
+}
+
 // Numbers 75, 76, 79, 80, 84, 88, 90: the first stage that fails is the last that runs, and nothing is left of any.
 func Test_filesystem_9_4_75_transaction_aborts(t *testing.T) {
 	exectest.InProcess(t, func(t *testing.T, box *exectest.Box) {
@@ -389,7 +422,7 @@ func Test_filesystem_9_4_83_transaction_refused(t *testing.T) {
 			"workdir":     {[]exec.Stage{stage(good), stage(b.Policy(strings.ReplaceAll(b.text(""), b.Work, other)))}, "its working directory is " + other},
 			"storage":     {[]exec.Stage{stage(good), stage(b.policy(fmt.Sprintf("storage: %q", storage)))}, "its storage is " + storage},
 			"chroot":      {[]exec.Stage{stage(good), stage(b.policy(`chroot: "/usr"`))}, "filesystem.chroot"},
-			"disk":        {[]exec.Stage{stage(good), stage(b.policy("", `limits: disk: "10M"`))}, "limits.disk is not supported in a transaction"},
+			"disk":        {[]exec.Stage{stage(good), stage(b.policy("", `limits: disk: "10M"`))}, "its limits.disk is 10485760 bytes, that of the first stage unlimited"},
 			"branchfs":    {[]exec.Stage{stage(good), stage(b.Policy(b.Base(exectest.Grants{More: fmt.Sprintf("filesystem: {workdir: %q, isolation: \"branchfs\"}", b.Work)})))}, "by other means than an overlay"},
 			"started":     {[]exec.Stage{stage(good), started}, "was started already"},
 			"reviewed":    {[]exec.Stage{reviewed, stage(good)}, "a Review of its own"},

@@ -64,28 +64,6 @@ func (e *IncompleteError) Error() string {
 		e.Workdir, e.Dir)
 }
 
-// Again readies a branch for one more mount on its upper, once the last one is gone. A volatile mount leaves a mark in the
-// overlay's work directory, by which the kernel refuses the next (work/incompat/volatile in overlayfs.rst), since the upper may
-// be what a crash has left; so this refuses an upper that is.
-func (b *Branch) Again() error {
-	k, err := b.kept()
-	if err != nil {
-		return err
-	}
-	if b.lost != nil {
-		return b.lost
-	}
-	if b.incomplete(k) {
-		return &IncompleteError{Workdir: b.notes.Workdir, Dir: b.Dir()}
-	}
-	work, err := openDir(b.dir, "work")
-	if err != nil {
-		return opError("open", "work", err)
-	}
-	defer unix.Close(work)
-	return opError("clean up", "work", removeTree(b.sys, work, "work")) // the mount makes it anew
-}
-
 // marked adds to a marker what is known of the upper by now.
 func (b *Branch) marked(k *kept) (*kept, error) {
 	was, err := b.kept()

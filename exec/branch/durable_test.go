@@ -43,7 +43,7 @@ func (w *world) wantIncomplete(id string, want bool) {
 	if err := b.Commit(CommitOptions{}); !errors.As(err, &incomplete) {
 		w.t.Errorf("commit: %v, want an IncompleteError", err)
 	}
-	if err := b.Again(); !errors.As(err, &incomplete) {
+	if err := b.Reuse(); !errors.As(err, &incomplete) {
 		w.t.Errorf("again: %v, want an IncompleteError", err)
 	}
 	w.same("refused", w.real(), before)
@@ -119,7 +119,7 @@ func TestDiskFailed(t *testing.T) {
 				t.Fatalf("%v, want EIO", err)
 			}
 			b.sys = kernelSys{}
-			if err := b.Again(); !errors.Is(err, unix.EIO) {
+			if err := b.Reuse(); !errors.Is(err, unix.EIO) {
 				t.Errorf("again: %v, want EIO", err)
 			}
 			w.same("failed", w.real(), old)
@@ -143,7 +143,7 @@ func TestAgain(t *testing.T) {
 				t.Fatalf("the mount was not volatile: %v", err)
 			}
 		}
-		must(t, b.Again())
+		must(t, b.Reuse())
 		want := w.in(b, "cat one; echo second > two; rm f")
 		must(t, b.Commit(CommitOptions{}))
 		w.same("committed", w.real(), want)

@@ -236,16 +236,23 @@ func (w *world) branch() *Branch {
 	w.t.Helper()
 	b, err := New(w.base, w.workdir, w.setting.options)
 	must(w.t, err)
-	if w.setting.options.Disk > 0 {
-		w.layers = temporary(w.t, "/dev/shm")
-		root, err := openDir(unix.AT_FDCWD, w.layers)
-		must(w.t, err)
-		must(w.t, b.Place(root))
-		unix.Close(root)
-	}
+	w.place(b)
 	must(w.t, b.Settle())
 	w.t.Cleanup(b.Close)
 	return b
+}
+
+// place gives a branch with Options.Disk its layers, or new ones.
+func (w *world) place(b *Branch) {
+	w.t.Helper()
+	if w.setting.options.Disk == 0 {
+		return
+	}
+	w.layers = temporary(w.t, "/dev/shm")
+	root, err := openDir(unix.AT_FDCWD, w.layers)
+	must(w.t, err)
+	defer unix.Close(root)
+	must(w.t, b.Place(root))
 }
 
 // sh runs a shell script in the real workdir.

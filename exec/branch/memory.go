@@ -14,10 +14,14 @@ import (
 // fails. A commit takes them from memory.
 
 // Place gives a branch with Options.Disk its layers: the directories "upper" and "work", in what must be an empty directory of
-// a file system of its own. The caller may close the descriptor, and unmount the file system, once the overlay is mounted.
+// a file system of its own. The caller may close the descriptor, and unmount the file system, once the overlay is mounted. Called
+// again (see [Branch.Reuse]) it takes the changes over from the last one, which is gone then.
 //
 // It fails where the file system does not take the notes of overlayfs: tmpfs has user.* attributes since Linux 6.6.
 func (b *Branch) Place(root int) error {
+	if b.memory {
+		return b.move(root)
+	}
 	b.memory, b.copies = true, true
 	if err := b.place(root); err != nil {
 		return err
@@ -35,6 +39,26 @@ func (b *Branch) Place(root int) error {
 		return fmt.Errorf("the file system in memory takes no user.* attributes (tmpfs does since Linux 6.6): %w", err)
 	}
 	return opError("set up", "work", b.sys.removexattr(work, probe))
+}
+
+// move copies the layers from one file system in memory to the next: a mount belongs to one namespace, and the next stage of a
+// transaction has another.
+func (b *Branch) move(root int) error {
+	to, err := b.copyUpper(root)
+	if err != nil {
+		return err
+	}
+	err = b.sys.rename(root, saving, root, "upper", 0)
+	if err == nil {
+		err = b.sys.mkdir(root, "work", 0o700)
+	}
+	if err != nil {
+		unix.Close(to)
+		return opError("set up", "upper", err)
+	}
+	unix.Close(b.upper)
+	b.upper = to
+	return nil
 }
 
 // Full tells whether a branch with Options.Disk has no room left, for data or for names.
@@ -71,7 +95,7 @@ func (b *Branch) save() error {
 	if !b.memory || b.dir < 0 {
 		return nil
 	}
-	to, err := b.copyUpper()
+	to, err := b.copyUpper(b.dir)
 	if err != nil {
 		return err
 	}
@@ -94,21 +118,21 @@ func (b *Branch) save() error {
 // saving is the name of a copy of the upper until it has another.
 const saving = "saving"
 
-// copyUpper copies the upper as it is to the branch's directory, and opens the copy.
-func (b *Branch) copyUpper() (to int, err error) {
+// copyUpper copies the upper as it is to a directory, as "saving", and opens the copy.
+func (b *Branch) copyUpper(dir int) (to int, err error) {
 	names := [...]string{saving, "links"}
 	for _, name := range names {
-		if err := removeTree(b.sys, b.dir, name); err != nil {
+		if err := removeTree(b.sys, dir, name); err != nil {
 			return -1, err
 		}
-		if err := b.sys.mkdir(b.dir, name, 0o700); err != nil {
+		if err := b.sys.mkdir(dir, name, 0o700); err != nil {
 			return -1, opError("create", name, err)
 		}
 	}
-	if to, err = openDir(b.dir, saving); err != nil {
+	if to, err = openDir(dir, saving); err != nil {
 		return -1, opError("open", saving, err)
 	}
-	links, err := openDir(b.dir, "links")
+	links, err := openDir(dir, "links")
 	if err != nil {
 		unix.Close(to)
 		return -1, opError("open", "links", err)
@@ -123,11 +147,11 @@ func (b *Branch) copyUpper() (to int, err error) {
 		err = s.give(to, ".", root)
 	}
 	if err == nil {
-		err = removeTree(b.sys, b.dir, "links")
+		err = removeTree(b.sys, dir, "links")
 	}
 	if err != nil {
 		unix.Close(to)
-		return -1, errors.Join(err, removeTree(b.sys, b.dir, saving))
+		return -1, errors.Join(err, removeTree(b.sys, dir, saving))
 	}
 	return to, nil
 }

@@ -10,7 +10,7 @@ import (
 
 // What several commands do one after the other, each in a mount of its own, is what they do in one.
 func TestReuse(t *testing.T) {
-	eachSetting(t, func(t *testing.T, s setting) {
+	each(t, append(settings(), setting{name: "in memory", options: Options{Disk: 1 << 20}}), func(t *testing.T, s setting) {
 		const start = "mkdir d e; echo a >d/a; echo b >b; echo c >c; chmod 755 d"
 		scripts := []string{
 			"rm -r d; rm b; echo 1 >new; mkdir -p m/n; echo c2 >>c; touch -d 2020-01-01T00:00:00Z c",
@@ -26,6 +26,7 @@ func TestReuse(t *testing.T) {
 		for i, script := range scripts {
 			if i > 0 {
 				must(t, b.Reuse())
+				w.place(b)
 			}
 			last = w.in(b, script)
 		}

@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"encoding/json"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ func (b *Branch) Savepoint() error {
 	if b.notes.Options.Disk > 0 {
 		return opError("savepoint of branch", b.Dir(), errors.New("its layers are in memory"))
 	}
-	to, err := b.copyUpper()
+	to, err := b.copyUpper(b.dir)
 	if err == nil {
 		unix.Close(to)
 		err = b.Forget()
@@ -67,11 +68,21 @@ func (b *Branch) SetProgress(text []byte) error {
 const progress = "progress"
 
 // Resume takes back that a branch was to be kept as it is: it is to be worked in again. The branch must be one that Keep was
-// called for, and no commit tried.
+// called for, with all of it on disk, and no commit tried.
 func (b *Branch) Resume() error {
 	k, err := b.kept()
 	if err == nil && (k == nil || k.Reason != ReasonKept) {
 		err = errors.New("it is none that was kept to be gone on with")
+	}
+	if err == nil && b.incomplete(k) {
+		err = &IncompleteError{Workdir: b.notes.Workdir, Dir: b.Dir()}
+	}
+	if err == nil { // what was on disk in another boot is as good as what is written in this one
+		b.notes.Boot = bootID()
+		var text []byte
+		if text, err = json.Marshal(&b.notes); err == nil {
+			err = writeFile(b.sys, b.dir, "meta", text)
+		}
 	}
 	if err == nil {
 		err = b.sys.unlink(b.dir, "kept", 0)

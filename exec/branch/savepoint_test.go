@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"encoding/json"
 	"os"
 	"testing"
 )
@@ -60,7 +61,14 @@ func TestResume(t *testing.T) {
 	if text, err := b.Progress(); err != nil || string(text) != `{"x": 1}` {
 		t.Errorf("progress %q, %v", text, err)
 	}
+	b.notes.Boot = "another" // the machine was started again meanwhile
+	meta, err := json.Marshal(&b.notes)
+	must(t, err)
+	must(t, writeFile(b.sys, b.dir, "meta", meta))
 	must(t, b.Resume())
+	b.Close()
+	b, err = Open(w.base, id)
+	must(t, err)
 	must(t, b.Reuse())
 	w.same("resumed", w.in(b, "test -e a"), last)
 	must(t, b.defers(os.ErrInvalid))
