@@ -45,12 +45,13 @@ const (
 type kept struct {
 	Reason string
 	Detail string
-	Root   *meta `json:",omitempty"` // the workdir's, before a commit began
-	Ctime  stamp `json:",omitempty"` // that an undone commit left the workdir with, if nobody else had changed it
-	Dirty  bool  `json:",omitempty"` // somebody else had
-	Done   bool  `json:",omitempty"` // the commit is over but for the cleanup; Root is what the workdir is to have
-	Synced bool  `json:",omitempty"` // the upper was on disk before this was
-	Lost   bool  `json:",omitempty"` // not all of the upper could be written
+	Root   *meta  `json:",omitempty"` // the workdir's, before a commit began
+	Ctime  stamp  `json:",omitempty"` // that an undone commit left the workdir with, if nobody else had changed it
+	Dirty  bool   `json:",omitempty"` // somebody else had
+	Done   bool   `json:",omitempty"` // the commit is over but for the cleanup; Root is what the workdir is to have
+	Synced bool   `json:",omitempty"` // the upper was on disk before this was
+	Lost   bool   `json:",omitempty"` // not all of the upper could be written
+	Boot   string `json:",omitempty"` // that it was mounted again in: see Again
 }
 
 // Keep marks a branch as one to be kept. The branch and the marker are on disk when it returns.
@@ -81,7 +82,7 @@ func (b *Branch) interrupted(k *kept) error {
 	}
 	k.Reason = ReasonInterrupted
 	if was != nil {
-		k.Synced, k.Lost = was.Synced, was.Lost
+		k.Synced, k.Lost, k.Boot = was.Synced, was.Lost, was.Boot
 	}
 	return b.keep(k)
 }

@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -52,7 +53,10 @@ func (b *Branch) syncNotes() error {
 
 // incomplete tells whether the upper may lack what the command wrote, by the branch's marker (nil: it has none).
 func (b *Branch) incomplete(k *kept) bool {
-	return k != nil && k.Lost || (k == nil || !k.Synced) && b.notes.Boot != bootID()
+	if k == nil {
+		return b.notes.Boot != bootID()
+	}
+	return k.Lost || !k.Synced && cmp.Or(k.Boot, b.notes.Boot) != bootID()
 }
 
 // IncompleteError is a branch whose files may lack some of what the command wrote: the machine went down, or the disk failed,
@@ -66,7 +70,8 @@ func (e *IncompleteError) Error() string {
 
 // Again readies a branch for one more mount on its upper, once the last one is gone. A volatile mount leaves a mark in the
 // overlay's work directory, by which the kernel refuses the next (work/incompat/volatile in overlayfs.rst), since the upper may
-// be what a crash has left; so this refuses an upper that is.
+// be what a crash has left; so this refuses an upper that is. What is written from then on is not on disk until the branch is
+// kept once more.
 func (b *Branch) Again() error {
 	k, err := b.kept()
 	if err != nil {
@@ -77,6 +82,12 @@ func (b *Branch) Again() error {
 	}
 	if b.incomplete(k) {
 		return &IncompleteError{Workdir: b.notes.Workdir, Dir: b.Dir()}
+	}
+	if k != nil && k.Synced {
+		k.Synced, k.Boot = false, bootID()
+		if err := b.keep(k); err != nil {
+			return err
+		}
 	}
 	work, err := openDir(b.dir, "work")
 	if err != nil {
@@ -92,7 +103,10 @@ func (b *Branch) marked(k *kept) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.Synced, k.Lost = was != nil && was.Synced, b.lost != nil || was != nil && was.Lost
+	if was != nil {
+		k.Synced, k.Lost, k.Boot = was.Synced, was.Lost, was.Boot
+	}
+	k.Lost = k.Lost || b.lost != nil
 	if k.Synced || k.Lost || b.incomplete(was) {
 		return k, nil
 	}

@@ -49,6 +49,16 @@ func (w *world) wantIncomplete(id string, want bool) {
 	w.same("refused", w.real(), before)
 }
 
+// wantIncompleteOpen is that of a branch which is in use.
+func (w *world) wantIncompleteOpen(b *Branch, want bool) {
+	w.t.Helper()
+	info, err := Show(w.base, b.ID())
+	must(w.t, err)
+	if info.Incomplete != want {
+		w.t.Errorf("incomplete %v, want %v", info.Incomplete, want)
+	}
+}
+
 // TestMachineWentDown has a branch of another boot.
 func TestMachineWentDown(t *testing.T) {
 	eachSetting(t, func(t *testing.T, s setting) {
@@ -73,6 +83,33 @@ func TestMachineWentDown(t *testing.T) {
 			w.same(name, w.real(), want)
 		}
 	})
+}
+
+// A branch that was kept, and mounted again in a later boot, is worth no more after the next crash than a new one.
+func TestMachineWentDownAgain(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		w := newWorld(t, setting{})
+		b := w.branch()
+		w.in(b, "echo 1 > one")
+		id := b.ID()
+		must(t, b.Keep(""))
+		b.Close()
+		w.rebooted(id)
+		b, err := Open(w.base, id)
+		must(t, err)
+		must(t, b.Again())
+		w.in(b, "echo 2 > two")
+		if kept {
+			must(t, b.Keep(""))
+		}
+		w.wantIncompleteOpen(b, false)
+		b.Close()
+		marker := filepath.Join(w.base, id, "kept")
+		text, err := os.ReadFile(marker)
+		must(t, err)
+		must(t, os.WriteFile(marker, bytes.ReplaceAll(text, []byte(bootID()), []byte("a third boot")), 0o600))
+		w.wantIncomplete(id, !kept)
+	}
 }
 
 // A commit that the machine went down in leaves the branch as trustworthy as it was.
