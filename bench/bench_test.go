@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +80,65 @@ func TestViewMarkdown(t *testing.T) {
 	(&Report{}).view(&text)
 	if text.Len() > 0 {
 		t.Errorf("a run without namespaces prints %q", text.String())
+	}
+}
+
+func TestBranchMarkdown(t *testing.T) {
+	r := Report{Branches: Branches{
+		Ground: "a disk",
+		Starts: []ViewStart{
+			{Start: Start{Name: "ours", Samples: Samples{3 * time.Millisecond}}, Against: "theirs", Target: "≤ 1.05 ×"},
+			{Start: Start{Name: "theirs", Samples: Samples{2 * time.Millisecond}}},
+		},
+		Work: []Work{{Name: "tar x", Target: "≥ 0.9", Samples: map[string][]float64{
+			// By rounds the speeds are 0.5, 0.8 and 0.9, whatever that of the medians is.
+			sideBare: {1e6, 4e6, 9e6}, sidePlain: {1e6, 4e6, 9e6}, sideBranch: {2e6, 5e6, 10e6}, sideFuse: {10e6},
+		}}},
+		Commits: []Commit{{Name: "new", Files: 10, Target: "≤ 2 ×", Took: []float64{3e6}, Copy: []float64{2e6}}},
+		Gaps:    []string{"missing (not found)"},
+	}}
+	var text strings.Builder
+	r.branches(&text)
+	for _, want := range []string{
+		"| ours | 3.00 | 3.00 | theirs | 1.50 × | 1 | ≤ 1.05 × |",
+		"| work on a disk, speed",
+		"| tar x | 4 | 1.00 | 0.80 | | 0.10 | | | ≥ 0.9 |",
+		"| commit of 10 files |",
+		"| new | 2 | 3 | 1.50 × | ≤ 2 × |",
+		"not measured: missing (not found)",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+	text.Reset()
+	(&Report{}).branches(&text)
+	if text.Len() > 0 {
+		t.Errorf("a run without branches prints %q", text.String())
+	}
+}
+
+// The program that is built of the packages must change with each round, or there would be nothing to compile.
+func TestModule(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module bench\n\ngo 1.24\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]bool{}
+	for round := range 2 {
+		if err := writeModule(filepath.Join(dir, "module"), 2, round); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("go", "run", "./module")
+		cmd.Dir = dir
+		text, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		said[string(text)] = true
+	}
+	if len(said) != 2 {
+		t.Errorf("two rounds print %v", said)
 	}
 }
 

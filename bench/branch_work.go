@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,13 +38,16 @@ const (
 
 var workSides = []string{sideBare, sidePlain, sideBranch, sideKernel, sideFuse, sideRust, sideBwrap}
 
-// slowWork is after how many nanoseconds a peer's work is not repeated.
-const slowWork = 2e9
+// Of peers, work that took longer than slowWork is not repeated, and what takes longer than longestWork is ended.
+const (
+	slowWork    = 2e9 // ns
+	longestWork = 10 * time.Second
+)
 
 // workSize says how much is done.
 type workSize struct{ rounds, files, packages, created, calls, appends int }
 
-var workFull = workSize{rounds: 3, files: 10_000, packages: 60, created: 30_000, calls: 100_000, appends: 5000}
+var workFull = workSize{rounds: 3, files: 10_000, packages: 40, created: 30_000, calls: 100_000, appends: 5000}
 
 // trees are what is worked on. What a side leaves changed is put back after each run.
 var workTrees = []string{"bare", "plain", "lower"}
@@ -89,7 +94,11 @@ func (w workshop) measureWork(size workSize) (all []Work, gaps []string, err err
 					return nil, nil, err
 				}
 				unix.Sync()
-				ns, err := measureIn(tree, join(prefix, plan.argv))
+				limit := time.Hour
+				if peerSide(side) {
+					limit = longestWork
+				}
+				ns, err := measureIn(tree, join(prefix, plan.argv), limit)
 				if err != nil && peerSide(side) {
 					missing[side] = true
 					gaps = append(gaps, fmt.Sprintf("%s (%s: %.300s)", side, plan.name, err))
@@ -143,8 +152,13 @@ func (w workshop) workSide(side string) (tree string, prefix []string) {
 }
 
 // measureIn runs in a tree what prints "value N".
-func measureIn(tree string, argv []string) (float64, error) {
-	text, err := output(tree, argv)
+func measureIn(tree string, argv []string, limit time.Duration) (float64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	text, err := outputOf(ctx, tree, argv)
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("more than %v", limit)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -153,7 +167,12 @@ func measureIn(tree string, argv []string) (float64, error) {
 
 // output runs a command in a tree, with all that Git and Go write kept in it.
 func output(tree string, argv []string) (string, error) {
-	cmd := exec.Command(argv[0], argv[1:]...)
+	return outputOf(context.Background(), tree, argv)
+}
+
+func outputOf(ctx context.Context, tree string, argv []string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.WaitDelay = time.Second // what it has started may hold its output
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "HOME="+tree, "GOCACHE="+tree+"/cache", "GOTMPDIR="+tree+"/tmp", "GOFLAGS=-mod=mod", "GOWORK=off", "GOPROXY=off",
 		"GOTELEMETRY=off", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@localhost", "GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@localhost")
@@ -161,7 +180,7 @@ func output(tree string, argv []string) (string, error) {
 	cmd.Stderr = &said
 	text, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%v: %w: %.500s", argv, err, strings.TrimSpace(said.String()))
+		return "", fmt.Errorf("%s: %w: %.300s", filepath.Base(argv[0]), err, strings.TrimSpace(said.String()))
 	}
 	return string(text), nil
 }

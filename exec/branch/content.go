@@ -90,9 +90,12 @@ func readAll(fd int, p []byte, at int64) error {
 	return nil
 }
 
-// copyData gives a new file another's contents: by sharing its blocks (FICLONE, ioctl_ficlone(2)) where the file system
+// copyData gives a new file another's contents. Large ones by sharing blocks (FICLONE, ioctl_ficlone(2)) where the file system
 // can, else stretch by stretch of data, in the kernel (copy_file_range(2)) where it will, so that holes stay holes.
 func copyData(to, from int, size int64) error {
+	if size <= chunk {
+		return copySmall(to, from, size)
+	}
 	if err := unix.IoctlFileClone(to, from); err == nil {
 		return nil
 	}
@@ -126,15 +129,42 @@ func copyData(to, from int, size int64) error {
 			if err := readAll(from, buf[:n], at); err != nil {
 				return fmt.Errorf("read: %w", err)
 			}
-			for done := 0; done < n; {
-				m, err := unix.Pwrite(to, buf[done:n], at+int64(done))
-				if err != nil && !errors.Is(err, unix.EINTR) {
-					return fmt.Errorf("write: %w", err)
-				}
-				done += max(m, 0)
+			if err := writeAll(to, buf[:n], at); err != nil {
+				return fmt.Errorf("write: %w", err)
 			}
 			at += int64(n)
 		}
+	}
+	return nil
+}
+
+// copySmall copies what fits into one buffer, in as few calls as that takes. A stretch of zeros at its end is a hole then: that
+// is how large a file is made that has no data yet.
+func copySmall(to, from int, size int64) error {
+	buf := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(buf)
+	if err := readAll(from, buf[:size], 0); err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	data := bytes.TrimRight(buf[:size], "\x00")
+	if err := writeAll(to, data, 0); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	if int64(len(data)) < size {
+		if err := unix.Ftruncate(to, size); err != nil {
+			return fmt.Errorf("truncate: %w", err)
+		}
+	}
+	return nil
+}
+
+func writeAll(fd int, p []byte, at int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, at)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		p, at = p[max(n, 0):], at+int64(max(n, 0))
 	}
 	return nil
 }

@@ -119,6 +119,11 @@ func openRegular(dir int, name string) (int, *unix.Stat_t, error) {
 		return -1, nil, err
 	}
 	defer unix.Close(node)
+	return openPinned(node)
+}
+
+// openPinned is openRegular for what is pinned.
+func openPinned(node int) (int, *unix.Stat_t, error) {
 	st, err := fstat(node)
 	if err != nil {
 		return -1, nil, err

@@ -47,7 +47,7 @@ func TestReuseAfterVolatile(t *testing.T) {
 		w := newWorld(t, s)
 		w.sh("echo a >a")
 		b := w.branch()
-		if text, err := w.mount(b, ",volatile", "echo 1 >new"); err != nil {
+		if text, err := w.mount(b, "", "echo 1 >new"); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
 		if text, err := w.mount(b, "", "true"); err == nil {

@@ -220,7 +220,12 @@ const (
 // compare tells how an entry of the upper differs from the lower's of its name. Contents of directories are not part of it.
 func (b *Branch) compare(upDir, lowDir int, name string, entry *upperEntry, low *unix.Stat_t) (d difference, upMeta, lowMeta *meta, err error) {
 	up := entry.st
-	if lowMeta, err = metaAt(lowDir, name); err != nil {
+	node, err := pin(lowDir, name)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer unix.Close(node)
+	if lowMeta, err = metaOf(node); err != nil {
 		return 0, nil, nil, err
 	}
 	upMeta = b.allowed(entry.meta, lowMeta)
@@ -235,7 +240,7 @@ func (b *Branch) compare(upDir, lowDir int, name string, entry *upperEntry, low 
 	}
 	switch kindOf(up) {
 	case unix.S_IFREG:
-		same, err := sameFile(upDir, lowDir, name, up, low)
+		same, err := sameFile(upDir, name, node, up, low)
 		if err != nil {
 			return 0, nil, nil, err
 		}
@@ -263,7 +268,7 @@ func (b *Branch) compare(upDir, lowDir int, name string, entry *upperEntry, low 
 }
 
 // sameFile compares two regular files. A lower one that may not be read counts as different.
-func sameFile(upDir, lowDir int, name string, up, low *unix.Stat_t) (bool, error) {
+func sameFile(upDir int, name string, lowNode int, up, low *unix.Stat_t) (bool, error) {
 	if up.Size != low.Size {
 		return false, nil
 	}
@@ -278,7 +283,7 @@ func sameFile(upDir, lowDir int, name string, up, low *unix.Stat_t) (bool, error
 		return false, err
 	}
 	defer unix.Close(u)
-	l, _, err := openRegular(lowDir, name)
+	l, _, err := openPinned(lowNode)
 	if errors.Is(err, unix.EACCES) {
 		return false, nil
 	}
