@@ -271,7 +271,8 @@ func (w *world) in(b *Branch, script string) tree {
 	return w.child(b, "sh", script)
 }
 
-func (w *world) child(b *Branch, name string, args ...string) tree {
+// command is what mounts the branch in a namespace of its own and does something there: see child.
+func (w *world) command(b *Branch, name string, args ...string) *exec.Cmd {
 	w.t.Helper()
 	self, err := os.Executable()
 	must(w.t, err)
@@ -287,6 +288,12 @@ func (w *world) child(b *Branch, name string, args ...string) tree {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
+	return cmd
+}
+
+func (w *world) child(b *Branch, name string, args ...string) tree {
+	w.t.Helper()
+	cmd := w.command(b, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -2,9 +2,7 @@ package branch
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -47,10 +45,10 @@ func TestReuseAfterVolatile(t *testing.T) {
 		w := newWorld(t, s)
 		w.sh("echo a >a")
 		b := w.branch()
-		if text, err := w.mount(b, "", "echo 1 >new"); err != nil {
+		if text, err := w.command(b, "sh", "echo 1 >new").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
-		if text, err := w.mount(b, "", "true"); err == nil {
+		if text, err := w.command(b, "sh", "true").CombinedOutput(); err == nil {
 			t.Errorf("mounted in spite of the mark: %s", text)
 		}
 		must(t, b.Reuse())
@@ -60,22 +58,6 @@ func TestReuseAfterVolatile(t *testing.T) {
 			t.Errorf("new has %q, %v", text, err)
 		}
 	})
-}
-
-// mount runs a script in the branch, with further options of the mount.
-func (w *world) mount(b *Branch, options, script string) ([]byte, error) {
-	w.t.Helper()
-	self, err := os.Executable()
-	must(w.t, err)
-	cmd := exec.Command(self, b.MountOptions()+options, b.Workdir(), script)
-	cmd.Env = append(os.Environ(), childVariable+"=sh")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	return cmd.CombinedOutput()
 }
 
 // A branch that is over, or was to be kept, or whose workdir has moved, is not used again.
