@@ -181,9 +181,8 @@ type runOptions struct {
 	changes        changeFormat
 }
 
-func runSandbox(s *streams, args []string) error {
-	o := runOptions{params: params{}}
-	f := newFlags()
+// define defines the flags.
+func (o *runOptions) define(f *flag.FlagSet) {
 	f.Var(o.params, "p", "")
 	f.Var(o.params, "param", "")
 	f.DurationVar(&o.timeout, "timeout", 0, "")
@@ -196,6 +195,12 @@ func runSandbox(s *streams, args []string) error {
 	f.BoolVar(&o.changes.diff, "diff", false, "")
 	f.BoolVar(&o.quiet, "q", false, "")
 	f.BoolVar(&o.quiet, "quiet", false, "")
+}
+
+func runSandbox(s *streams, args []string) error {
+	o := runOptions{params: params{}}
+	f := newFlags()
+	o.define(f)
 	var err error
 	if o.artifact, err = parse(s, f, args); err != nil {
 		return err

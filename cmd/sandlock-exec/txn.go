@@ -76,22 +76,11 @@ func runTxn(s *streams, args []string) error {
 	s.usage = txnUsage
 	o := txnOptions{runOptions: runOptions{params: params{}}}
 	f := newFlags()
-	f.Var(o.params, "p", "")
-	f.Var(o.params, "param", "")
-	f.DurationVar(&o.timeout, "timeout", 0, "")
+	o.define(f)
 	f.DurationVar(&o.lockWait, "lock-wait", 0, "")
-	f.StringVar(&o.audit, "audit", "", "")
-	f.BoolVar(&o.explain, "explain-denials", false, "")
-	f.StringVar(&o.allowedSigners, "allowed-signers", "", "")
-	f.StringVar(&o.cgroup, "cgroup", "", "")
-	f.BoolVar(&o.dryRun, "dry-run", false, "")
-	f.BoolVar(&o.changes.json, "json", false, "")
-	f.BoolVar(&o.changes.diff, "diff", false, "")
 	f.BoolVar(&o.noTee, "no-tee", false, "")
 	f.BoolVar(&o.savepoints, "savepoints", false, "")
 	f.StringVar(&o.resume, "resume", "", "")
-	f.BoolVar(&o.quiet, "q", false, "")
-	f.BoolVar(&o.quiet, "quiet", false, "")
 	var err error
 	if o.file, err = parse(s, f, args); err != nil {
 		return err
