@@ -41,7 +41,7 @@ var workSides = []string{sideBare, sidePlain, sideBranch, sideKernel, sideFuse, 
 // Of peers, work that took longer than slowWork is not repeated, and what takes longer than longestWork is ended.
 const (
 	slowWork    = 2e9 // ns
-	longestWork = 10 * time.Second
+	longestWork = 5 * time.Second
 )
 
 // workSize says how much is done.
@@ -125,9 +125,9 @@ func peerSide(side string) bool { return side != sideBare && side != sidePlain &
 // workSide returns the tree that a side works on, and what runs its command.
 func (w workshop) workSide(side string) (tree string, prefix []string) {
 	lower, upper, layer, storage := w.place("lower"), w.place("upper"), w.place("layer"), w.place("storage")
-	// In a mount namespace, which ends with the command: fuse-overlayfs then, too.
+	// In a mount namespace, and in a PID namespace that the command is the init of: fuse-overlayfs ends with it.
 	overlay := func(mount string) []string {
-		unshare := []string{"unshare", "-m"}
+		unshare := []string{"unshare", "-mpf", "--kill-child"}
 		if os.Getuid() != 0 {
 			unshare = append(unshare, "-Ur")
 		}
