@@ -217,9 +217,14 @@ func Open(base, id string) (*Branch, error) {
 	return b, nil
 }
 
+func isID(name string) bool {
+	raw, err := hex.DecodeString(name)
+	return err == nil && len(raw) == 16
+}
+
 // open opens a branch for what needs neither its lock nor its workdir.
 func open(base, id string) (_ *Branch, err error) {
-	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
+	if !isID(id) {
 		return nil, fmt.Errorf("branch %q: no such name of a branch", id)
 	}
 	root, err := openBase(base)

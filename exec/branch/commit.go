@@ -394,8 +394,9 @@ func (b *Branch) drop(sync bool) error {
 	if err != nil {
 		return opError("remove branch", b.Dir(), err)
 	}
+	booted := bootTime()
 	for _, name := range names {
-		if strings.HasSuffix(name, goneSuffix) {
+		if strings.HasSuffix(name, goneSuffix) || orphan(root, name, booted) {
 			err = errors.Join(err, removeTree(b.sys, root, name))
 		}
 	}

@@ -1,6 +1,7 @@
 package branch
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -53,6 +54,42 @@ func (b *Branch) syncNotes() error {
 // incomplete tells whether the upper may lack what the command wrote, by the branch's marker (nil: it has none).
 func (b *Branch) incomplete(k *kept) bool {
 	return k != nil && k.Lost || (k == nil || !k.Synced) && b.notes.Boot != bootID()
+}
+
+// orphan tells whether an entry of a base is the rest of a branch that was made before this boot, and of which not even the notes
+// were on disk when the machine went down: nobody can do anything with it. One that is being made is younger.
+func orphan(base int, name string, booted stamp) bool {
+	if !isID(name) {
+		return false
+	}
+	if st, err := lookup(base, name); err != nil || !isDir(st) || stampOf(st.Ctim) >= booted {
+		return false
+	}
+	dir, err := openDir(base, name)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	if unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) != nil { // the clock was set meanwhile, perhaps
+		return false
+	}
+	if st, err := lookup(dir, "kept"); err != nil || st != nil {
+		return false
+	}
+	text, err := readFile(dir, "meta")
+	if err == nil {
+		return !json.Valid(text)
+	}
+	return errors.Is(err, unix.ENOENT)
+}
+
+// bootTime is when the machine started, by the clock as it goes now; 0, before everything, if that cannot be told.
+func bootTime() stamp {
+	var now, up unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME, &now) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
+		return 0
+	}
+	return stampOf(now) - stampOf(up)
 }
 
 // IncompleteError is a branch whose files may lack some of what the command wrote: the machine went down, or the disk failed,

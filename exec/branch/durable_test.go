@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,6 +130,43 @@ func TestMachineWentDownInCommit(t *testing.T) {
 			t.Errorf("recover: %s", outcome)
 		}
 		w.wantIncomplete(w.id, !kept)
+	}
+}
+
+// TestOrphan is about what is left of a branch whose notes a crash has taken.
+func TestOrphan(t *testing.T) {
+	w := newWorld(t, setting{})
+	base, err := openBase(w.base)
+	must(t, err)
+	defer unix.Close(base)
+	const later = stamp(1 << 62)
+	for name, tc := range map[string]struct {
+		edit   string
+		booted stamp
+		want   bool
+	}{
+		"notes missing":          {"rm meta", later, true},
+		"notes empty":            {": >meta", later, true},
+		"notes of zeros":         {"printf '\\0\\0\\0' >meta", later, true},
+		"a branch":               {":", later, false},
+		"kept, notes missing":    {"rm meta; : >kept", later, false},
+		"of this boot":           {"rm meta", bootTime(), false},
+		"when it was, not known": {"rm meta", 0, false},
+	} {
+		b := w.branch()
+		id := b.ID()
+		b.Close()
+		w.sh("cd " + w.base + "/" + id + "; " + tc.edit)
+		if got := orphan(base, id, tc.booted); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+	must(t, os.Mkdir(filepath.Join(w.base, "other"), 0o700))
+	if orphan(base, "other", later) {
+		t.Error("what has no name of a branch is taken for one")
+	}
+	if up := bootTime(); up <= 0 || up >= stamp(time.Now().UnixNano()) {
+		t.Errorf("the machine started at %d", up)
 	}
 }
 
