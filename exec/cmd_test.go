@@ -252,9 +252,10 @@ func TestCmdLifecycle(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || !strings.Contains(string(stat), ") T ") {
-			t.Errorf("a paused command: %s (%v)", stat, err)
-		}
+		exectest.Within(t, 5*time.Second, "a paused command is stopped", func() bool { // it does not run before, but may be in the kernel
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err == nil && strings.Contains(string(stat), ") T ")
+		})
 		if err := c.Kill(); err != nil {
 			t.Error(err)
 		}
