@@ -135,54 +135,22 @@ func bwrapOverlays() bool {
 }
 
 func (w workshop) measureBranchStarts(rounds int) (starts []ViewStart, gaps []string, err error) {
-	users := []int{os.Getuid()}
-	if users[0] == 0 {
-		users = []int{ordinaryUser, 0}
+	lacks := ""
+	if !bwrapOverlays() {
+		lacks = "this bwrap has no --overlay"
 	}
-	nothing := w.path("probe/nothing")
-	var found []contender
-	for _, uid := range users {
+	return measurePlans(w.path("probe/nothing"), rounds, func(uid int) ([]startPlan, error) {
 		dir := w.place(fmt.Sprintf("start-%d", uid))
 		work, storage, upper := filepath.Join(dir, "work"), filepath.Join(dir, "storage"), filepath.Join(dir, "upper")
-		if err := emptied(uid, work, storage, upper, filepath.Join(dir, "layer")); err != nil {
-			return nil, nil, err
-		}
-		plans := []struct {
-			name, against, target string
-			argv                  []string
-		}{
-			{yardstick, "", "", []string{w.path("spawn")}},
-			{branchStart, bindStart, "≤ 1.05 ×", w.branched("branch", work, storage)},
-			{plainStart, bindStart, "", w.branched("plain", work, storage)},
-			{bindStart, "", "", bwrapped(work)},
-			{layerStart, bindStart, "", join(bwrapped(work), []string{"--overlay-src", work, "--overlay", upper, filepath.Join(dir, "layer"), work})},
-		}
-		for _, p := range plans {
-			c := contender{Name: asUser(p.name, uid), Argv: append(p.argv[:len(p.argv):len(p.argv)], nothing), UID: uid}
-			if p.name == layerStart && !bwrapOverlays() {
-				gaps = append(gaps, c.Name+" (this bwrap has no --overlay)")
-				continue
-			}
-			if text, err := c.command().CombinedOutput(); err != nil {
-				gaps = append(gaps, fmt.Sprintf("%s (%v: %.200s)", c.Name, err, strings.TrimSpace(string(text))))
-				continue
-			}
-			found = append(found, c)
-			against := p.against
-			if against != "" {
-				against = asUser(against, uid)
-			}
-			starts = append(starts, ViewStart{Against: against, Target: p.target})
-		}
-	}
-	measured, err := measureStarts(found, rounds)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range measured {
-		starts[i].Start = measured[i]
-	}
-	return starts, gaps, nil
+		layered := join(bwrapped(work), []string{"--overlay-src", work, "--overlay", upper, filepath.Join(dir, "layer"), work})
+		return []startPlan{
+			{name: yardstick, argv: []string{w.path("spawn")}},
+			{name: branchStart, against: bindStart, target: "≤ 1.05 ×", argv: w.branched("branch", work, storage)},
+			{name: plainStart, against: bindStart, argv: w.branched("plain", work, storage)},
+			{name: bindStart, argv: bwrapped(work)},
+			{name: layerStart, against: bindStart, argv: layered, lacks: lacks},
+		}, emptied(uid, work, storage, upper, filepath.Join(dir, "layer"))
+	})
 }
 
 // emptied makes empty folders of a user, which nobody else may enter.

@@ -101,26 +101,43 @@ func (w workshop) measureViewStarts(rounds int) (starts []ViewStart, gaps []stri
 	for _, path := range w.deniedPaths() {
 		covered = append(covered, "--ro-bind", "/dev/null", path)
 	}
-	plans := []struct {
-		name, against, target string
-		argv                  []string
-	}{
-		{yardstick, "", "", []string{w.path("spawn")}},
-		{viewPlain, bwrapPlain, "≤ 1.0 ×", w.viewed("view.sbx")},
-		{bwrapPlain, "", "", join(bare, []string{"--unshare-user"})},
-		{viewPrivate, bwrapPrivate, "≤ 1.0 ×", w.viewed("private.sbx")},
-		{bwrapPrivate, "", "", join(bare, []string{"--unshare-all", "--die-with-parent", "--proc", "/proc"})},
-		{viewDeny, viewPlain, "flat", w.viewed("deny.sbx")},
-		{bwrapDeny, bwrapPlain, "", covered},
+	plans := []startPlan{
+		{name: yardstick, argv: []string{w.path("spawn")}},
+		{name: viewPlain, against: bwrapPlain, target: "≤ 1.0 ×", argv: w.viewed("view.sbx")},
+		{name: bwrapPlain, argv: join(bare, []string{"--unshare-user"})},
+		{name: viewPrivate, against: bwrapPrivate, target: "≤ 1.0 ×", argv: w.viewed("private.sbx")},
+		{name: bwrapPrivate, argv: join(bare, []string{"--unshare-all", "--die-with-parent", "--proc", "/proc"})},
+		{name: viewDeny, against: viewPlain, target: "flat", argv: w.viewed("deny.sbx")},
+		{name: bwrapDeny, against: bwrapPlain, argv: covered},
 	}
+	return measurePlans(command, rounds, func(int) ([]startPlan, error) { return plans, nil })
+}
+
+// startPlan is a start that is to be measured.
+type startPlan struct {
+	name, against, target string
+	argv                  []string
+	lacks                 string // why it cannot be; "" if it can
+}
+
+// measurePlans measures starts of a command. Root measures those of an ordinary user, too, who may have other plans.
+func measurePlans(command string, rounds int, plans func(uid int) ([]startPlan, error)) (starts []ViewStart, gaps []string, err error) {
 	users := []int{os.Getuid()}
 	if users[0] == 0 {
 		users = []int{ordinaryUser, 0}
 	}
 	var found []contender
 	for _, uid := range users {
-		for _, p := range plans {
+		list, err := plans(uid)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, p := range list {
 			c := contender{Name: asUser(p.name, uid), Argv: append(p.argv[:len(p.argv):len(p.argv)], command), UID: uid}
+			if p.lacks != "" {
+				gaps = append(gaps, fmt.Sprintf("%s (%s)", c.Name, p.lacks))
+				continue
+			}
 			if text, err := c.command().CombinedOutput(); err != nil {
 				gaps = append(gaps, fmt.Sprintf("%s (%v: %.200s)", c.Name, err, strings.TrimSpace(string(text))))
 				continue
