@@ -249,7 +249,7 @@ func Test_network_3_11_send_races(t *testing.T) {
 		b := exectest.NewBox(t, u)
 		policy := b.Policy(b.Base(allowNet("udp://"+good, "tcp://"+accepted.Addr().String())))
 		checkAllowed(t, b, policy, []allowed{
-			{"sendto", []string{"send-race", "sendto", good, bad, raced(u, 100000)}, "value sent=some refused=some"},
+			{"sendto", []string{"send-race", "sendto", good, bad, raced(u, often(100000))}, "value sent=some refused=some"},
 			{"sendmmsg", []string{"send-race", "sendmmsg", good, bad, raced(u, 20000)}, "value sent=some refused=some"},
 			{"dup", []string{"send-dup-race", accepted.Addr().String(), bad, raced(u, 100000)}, "value streamed=some refused=some"},
 		})

@@ -1,6 +1,7 @@
 package exec_test
 
 import (
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,6 +145,14 @@ func raced(u exectest.User, n int) string {
 		n /= 10
 	}
 	return strconv.Itoa(n)
+}
+
+// often is how often something is raced of which a sibling is raced in full: a fifth of it, but in a soak test.
+func often(n int) int {
+	if os.Getenv("SANDLOCK_SOAK") != "" {
+		return n
+	}
+	return n / 5
 }
 
 // checkAllowed makes attempts that the policy must not stand in the way of.

@@ -118,7 +118,7 @@ func Test_escape_10_11_closed_path_races(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				args, opens := []string{race, b.Work, b.Work + "/closed/secret"}, raced(u, 100000)
+				args, opens := []string{race, b.Work, b.Work + "/closed/secret"}, raced(u, often(100000))
 				if race == "pointer-race" {
 					args, opens = []string{race, b.Work + "/granted/secret", b.Work + "/closed/./secre"}, "10000"
 				}
