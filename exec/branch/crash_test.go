@@ -85,7 +85,7 @@ func (w *crashWorld) recovered(what string, between func(b *Branch) error) Outco
 // interrupted commits with a fault after each number of calls. A branch whose commit was undone is used again: what an undo
 // leaves must be as good as new.
 func interrupted(t *testing.T, s setting, fault func(f *faulty), after func(w *crashWorld, f *faulty, what string) Outcome) {
-	t.Run("few", func(t *testing.T) { interruptedIn(t, s, fewBefore, fewScript, strideOf(s)/6+1, fault, after) })
+	t.Run("few", func(t *testing.T) { interruptedIn(t, s, fewBefore, fewScript, strideOf(s)/10+1, fault, after) })
 	t.Run("many", func(t *testing.T) { interruptedIn(t, s, crashBefore, crashScript, strideOf(s), fault, after) })
 }
 
@@ -133,13 +133,13 @@ func (w *crashWorld) incomplete() bool {
 }
 
 // strideOf tells how many calls of the large change set lie between two faults: all have theirs with SANDLOCK_SOAK, which takes
-// minutes. Of the small set it is a sixth of that, each in the first setting.
+// minutes. Of the small set it is a tenth of that, each in the first setting.
 func strideOf(s setting) int {
 	switch {
 	case os.Getenv("SANDLOCK_SOAK") != "":
 		return 1
 	case s == setting{name: "userxattr"} && os.Getuid() == 0:
-		return 5
+		return 9
 	}
 	return 43
 }

@@ -63,6 +63,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv(againVariable) != "" {
 		t.Skip("is not root")
 	}
+	t.Parallel()
 	cmd := rerun(t, nil, "TMPDIR=/tmp")
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	wantSuccess(t, cmd)
@@ -77,6 +78,7 @@ func TestFileSystems(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv(againVariable) != "" {
 		t.Skip("takes root, to mount them")
 	}
+	t.Parallel()
 	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
