@@ -106,7 +106,7 @@ func mounted(t *testing.T, kind string) string {
 		t.Fatalf("mkfs.%s: %v, %s", kind, err, out)
 	}
 	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
-		lacks(t, fmt.Errorf("mount of %s: %w, %s", kind, err, out))
+		t.Skipf("this host mounts no %s from a file: %v, %s", kind, err, out)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	must(t, os.Chmod(dir, 0o1777))
