@@ -101,7 +101,7 @@ func Test_branch_disk_ends(t *testing.T) {
 			if tc.state != "" {
 				i := b.wantOne(t, tc.state)
 				wantMissing(t, b.Work+"/new")
-				if r := b.branch(t, "show", i.ID); r.Code != 0 || !strings.HasSuffix(r.Stdout, "\n\n"+dry.Stdout) {
+				if r := b.branch(t, "show", i.ID); r.Code != 0 || !strings.Contains(r.Stdout, "\nbound    1048576 bytes") || !strings.HasSuffix(r.Stdout, "\n\n"+dry.Stdout) {
 					t.Errorf("show: exit %d, %s%s; the dry run had %s", r.Code, r.Stdout, r.Stderr, dry.Stdout)
 				}
 				if r := b.branch(t, "commit", i.ID); r.Code != 0 {

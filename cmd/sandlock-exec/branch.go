@@ -224,10 +224,11 @@ type branchJSON struct {
 	PID     int       `json:"pid"`
 	State   string    `json:"state"`
 	Detail  string    `json:"detail,omitempty"`
+	Disk    uint64    `json:"disk_bytes,omitempty"` // limits.disk
 }
 
 func asJSON(i *branch.Info) branchJSON {
-	return branchJSON{ID: i.ID, Dir: i.Dir, Workdir: i.Workdir, Created: i.Created.Round(0), PID: i.Pid, State: stateOf(i), Detail: i.Detail}
+	return branchJSON{ID: i.ID, Dir: i.Dir, Workdir: i.Workdir, Created: i.Created.Round(0), PID: i.Pid, State: stateOf(i), Detail: i.Detail, Disk: i.Options.Disk}
 }
 
 // shortID is how much of an identifier a list shows.
@@ -277,6 +278,11 @@ func (c *branchCommand) show(s *streams) error {
 	if _, err := fmt.Fprintf(s.out, "branch   %s\nstate    %s\nworkdir  %s\nkept in  %s\nmade     %s by process %d\n", info.ID, state, quoteName(info.Workdir),
 		quoteName(info.Dir), info.Created.Format(time.RFC3339), info.Pid); err != nil {
 		return err
+	}
+	if n := info.Options.Disk; n > 0 {
+		if _, err := fmt.Fprintf(s.out, "bound    %d bytes, in memory while it ran (limits.disk)\n", n); err != nil {
+			return err
+		}
 	}
 	switch {
 	case info.Alive:
