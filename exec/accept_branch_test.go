@@ -309,26 +309,35 @@ func Test_branch_conflict(t *testing.T) {
 	})
 }
 
+// holdLock takes the lock that a commit to a directory takes, until the end of the test or until it is released.
+func holdLock(t *testing.T, dir string) (release func()) {
+	t.Helper()
+	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := syscall.Flock(fd, syscall.LOCK_UN); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Somebody else commits all the time: the branch is kept, with the exit code that says to try again.
 func Test_branch_lock_is_held(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		b := newBranched(t, u)
-		fd, err := syscall.Open(b.Work, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Close(fd)
-		if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
+		release := holdLock(t, b.Work)
 		if r := b.Sh(b.policy(""), "echo 1 >new"); r.Code != 75 || !strings.Contains(r.Stderr, "tries again") {
 			t.Errorf("exit %d, %q", r.Code, r.Stderr)
 		}
 		wantMissing(t, b.Work+"/new")
 		id := b.wantOne(t, "commit-deferred").ID
-		if err := syscall.Flock(fd, syscall.LOCK_UN); err != nil {
-			t.Fatal(err)
-		}
+		release()
 		wantRun(t, b.branch(t, "commit", id[:4]), 0, "")
 		wantFile(t, b.Work+"/new", "1\n")
 		b.wantNone(t)

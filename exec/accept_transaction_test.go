@@ -91,14 +91,7 @@ func Test_filesystem_9_4_94_transaction_signals(t *testing.T) {
 func Test_transaction_signal_while_committing(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
 		s := newStaging(t, u, "")
-		fd, err := syscall.Open(s.Work, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Close(fd)
-		if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
+		release := holdLock(t, s.Work)
 		log := s.dir + "/log"
 		p := exectest.Start(t, s.txn(t, []string{"--lock-wait", "40s", "--audit", log}, "echo 1 >new", "echo 2 >two"))
 		exectest.Within(t, 20*time.Second, "the end of both stages", func() bool {
@@ -109,9 +102,7 @@ func Test_transaction_signal_while_committing(t *testing.T) {
 		p.Signal(t, syscall.SIGINT)
 		p.Signal(t, syscall.SIGTERM)
 		time.Sleep(100 * time.Millisecond)
-		if err := syscall.Flock(fd, syscall.LOCK_UN); err != nil {
-			t.Fatal(err)
-		}
+		release()
 		if r := p.Wait(t); r.Code != 0 {
 			t.Errorf("exit %d: %s", r.Code, r.Stderr)
 		}
@@ -171,14 +162,7 @@ func Test_filesystem_9_4_79_transaction_ends(t *testing.T) {
 				s.wantDropped(t, before)
 			})
 		}
-		fd, err := syscall.Open(s.Work, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Close(fd)
-		if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
+		holdLock(t, s.Work)
 		r := exectest.Run(t, s.txn(t, []string{"--lock-wait", "100ms"}, "echo 1 >new", "true"))
 		if kept := s.wantOne(t, "commit-deferred"); r.Code != 75 || !strings.Contains(r.Stderr, "hint: sandlock-exec branch commit "+kept.Dir) {
 			t.Errorf("lock: exit %d, %q", r.Code, r.Stderr)

@@ -57,10 +57,10 @@ func TestFeatures(t *testing.T) {
 	inMemory := []setting{{name: "in memory", options: Options{Disk: 1 << 30}}, {name: "in memory, kept", options: Options{Disk: 1 << 30}, keep: true}}
 	each(t, append(settings(), inMemory...), func(t *testing.T, s setting) {
 		for _, f := range features {
+			if f.root && os.Getuid() != 0 {
+				continue
+			}
 			t.Run(f.name, func(t *testing.T) {
-				if f.root && os.Getuid() != 0 {
-					t.Skip("takes root")
-				}
 				w := newWorld(t, s)
 				w.sh(f.before + "\ntrue")
 				before := w.real()
@@ -200,10 +200,8 @@ open("f","w").write("x")'`
 }
 
 func TestStorageInWorkdir(t *testing.T) {
-	eachSetting(t, func(t *testing.T, s setting) {
-		if s.memory {
-			t.Skip("is on another file system")
-		}
+	beside := slices.DeleteFunc(settings(), func(s setting) bool { return s.memory })
+	each(t, beside, func(t *testing.T, s setting) {
 		w := newWorld(t, s)
 		w.sh("mkdir -p .cache/x; echo a > .cache/x/a; echo b > b; touch -d 2001-01-01 .cache/x .cache")
 		w.base = filepath.Join(w.workdir, ".cache/x/store")

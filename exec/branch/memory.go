@@ -208,15 +208,7 @@ func (s *saver) meta(dir int, name string) (*meta, error) {
 		return nil, err
 	}
 	defer unix.Close(node)
-	st, err := fstat(node)
-	if err != nil {
-		return nil, err
-	}
-	names, err := xattrNames(node)
-	if err != nil {
-		return nil, err
-	}
-	return metaWith(node, st, names, func(name string) bool {
+	return metaOfAll(node, func(name string) bool {
 		return overlayName(name) != "" || ours(name) && (name != "security.capability" || os.Geteuid() == 0)
 	})
 }

@@ -165,7 +165,10 @@ func (m *meta) equal(o *meta) bool {
 }
 
 // metaOf reads a pinned file's.
-func metaOf(node int) (*meta, error) {
+func metaOf(node int) (*meta, error) { return metaOfAll(node, ours) }
+
+// metaOfAll is metaOf with all extended attributes that are wanted.
+func metaOfAll(node int, wanted func(name string) bool) (*meta, error) {
 	st, err := fstat(node)
 	if err != nil {
 		return nil, err
@@ -174,7 +177,7 @@ func metaOf(node int) (*meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	return metaWith(node, st, names, ours)
+	return metaWith(node, st, names, wanted)
 }
 
 // metaWith is metaOf where it is known what it is and which attributes it has, and with those of them that are wanted.

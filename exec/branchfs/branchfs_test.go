@@ -2,6 +2,7 @@ package branchfs
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sandlock-go/sandlock/exec/exectest"
 	standin "github.com/sandlock-go/sandlock/exec/exectest/branchfs"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 )
@@ -29,7 +31,7 @@ func mountOn(t *testing.T, o standin.Options) (f *standin.FS, dir, base string) 
 	write(t, o.Base+"/f", "old")
 	f, err := standin.Mount(o)
 	if err != nil {
-		t.Skipf("this host mounts no FUSE file system: %v", err)
+		exectest.Lacks(t, fmt.Errorf("a FUSE file system that this user may mount: %w", err))
 	}
 	t.Cleanup(f.Close)
 	return f, o.Dir, o.Base

@@ -20,14 +20,8 @@ func copyTree(from, to string) error {
 		if err := os.Mkdir(to, 0o700); err != nil {
 			return err
 		}
-		entries, err := os.ReadDir(from)
-		if err != nil {
+		if err := copyEntries(from, to); err != nil {
 			return err
-		}
-		for _, e := range entries {
-			if err := copyTree(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-				return err
-			}
 		}
 	case fs.ModeSymlink:
 		text, err := os.Readlink(from)
@@ -80,6 +74,11 @@ func replaceTree(from, to string) error {
 			return err
 		}
 	}
+	return copyEntries(from, to)
+}
+
+// copyEntries copies what is in a directory.
+func copyEntries(from, to string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
