@@ -37,7 +37,7 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 		return err
 	}
 	s.branch = overlayBranch{b}
-	overlay := &view.Overlay{Target: target, Mounts: mounts, Options: branch.OverlayOptions(options), Bytes: options.Disk, Place: b.Place}
+	overlay := &view.Overlay{Target: target, Mounts: mounts, Options: branch.OverlayOptions(), Bytes: options.Disk, Place: b.Place}
 	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
 	spec.Overlay = overlay
 	return nil

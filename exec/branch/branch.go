@@ -1,7 +1,7 @@
 // Package branch is the copy-on-write branch of a working directory: what a command changes goes to an upper directory,
 // until it is committed to the workdir or thrown away.
 //
-// The view itself is a kernel overlayfs that the caller mounts on the workdir, with the options of [Branch.MountOptions] or
+// The view itself is a kernel overlayfs that the caller mounts on the workdir, with [OverlayOptions] and
 // [Branch.Layers]: the lower layer is the real workdir, the upper one a directory in the branch. This package makes and finds
 // branches (base.go, branch.go), says what one changed (changes.go), and merges it such that after a crash at any point
 // [Recover] yields the old tree or the new one (commit.go tells the protocol).
@@ -31,16 +31,6 @@ import (
 
 // Options are what a branch is made with. They stay with it.
 type Options struct {
-	// Trusted has overlayfs keep its notes in trusted.overlay.* attributes, which takes root in the first user namespace, for
-	// the mount and for a commit. Otherwise they are in user.overlay.* ("userxattr"), which is right in a user namespace and
-	// for everybody else, since Linux 5.11.
-	Trusted bool
-	// Setuid has commit keep the setuid and setgid bits and the file capabilities that the command gave to files. Without, a
-	// file has those only if the workdir's file of its name had just the same. (The setgid bit of directories is no privilege.)
-	Setuid bool
-	// Devices has commit accept device nodes. Without, a branch with any is refused: there is an overlay that does not forbid
-	// to open them, but the workdir's file system might.
-	Devices bool
 	// Disk bounds what the branch holds, in bytes; 0 is no bound. Upper and work are then in a file system of that size which the
 	// caller makes, in memory (see [Branch.Place]), and gone with this process until the branch is committed or kept.
 	Disk uint64 `json:",omitempty"`
@@ -294,9 +284,6 @@ func (b *Branch) Dir() string { return filepath.Join(b.base, b.id) }
 
 // Workdir is the real path of what the branch is of.
 func (b *Branch) Workdir() string { return b.notes.Workdir }
-
-// Lock is the descriptor whose lock says that the branch is alive. A process that inherits it keeps the branch alive.
-func (b *Branch) Lock() int { return b.dir }
 
 // like gives a directory of the upper what the lower's one has: mode, owner (as far as allowed), attributes and times.
 func (b *Branch) like(upper, lower int, path string) error {

@@ -240,7 +240,7 @@ func TestRefused(t *testing.T) {
 		if os.Getuid() != 0 {
 			t.Skip("takes root")
 		}
-		w := newWorld(t, setting{options: Options{Trusted: true}})
+		w := newWorld(t, setting{})
 		b := w.branch()
 		w.in(b, "echo a > a; mknod null c 1 3")
 		if err := b.Commit(CommitOptions{}); !errors.Is(err, errDevice) {
@@ -250,19 +250,14 @@ func TestRefused(t *testing.T) {
 		must(t, b.Abort())
 	})
 	t.Run("setuid", func(t *testing.T) {
-		for _, allow := range []bool{false, true} {
-			w := newWorld(t, setting{options: Options{Setuid: allow}})
-			w.sh("echo a > a; chmod 755 a")
-			b := w.branch()
-			w.in(b, "chmod 6755 a; echo b > b; chmod 4711 b; mkdir d; echo c > d/c; chmod 2755 d/c")
-			must(t, b.Commit(CommitOptions{}))
-			for path, mode := range map[string]uint32{"a": 0o6755, "b": 0o4711, "d/c": 0o2755} {
-				if !allow {
-					mode &= 0o777
-				}
-				if got := w.real().at(path).Mode & 0o7777; got != mode {
-					t.Errorf("allowed %v: %s: mode %#o, want %#o", allow, path, got, mode)
-				}
+		w := newWorld(t, setting{})
+		w.sh("echo a > a; chmod 755 a")
+		b := w.branch()
+		w.in(b, "chmod 6755 a; echo b > b; chmod 4711 b; mkdir d; echo c > d/c; chmod 2755 d/c")
+		must(t, b.Commit(CommitOptions{}))
+		for path, mode := range map[string]uint32{"a": 0o755, "b": 0o711, "d/c": 0o755} {
+			if got := w.real().at(path).Mode & 0o7777; got != mode {
+				t.Errorf("%s: mode %#o, want %#o", path, got, mode)
 			}
 		}
 	})

@@ -134,7 +134,7 @@ type upperEntry struct {
 // errForeign is an upper that no mount with OverlayOptions writes.
 var errForeign = errors.New("written with redirect_dir or metacopy, which the mount must switch off")
 
-// errDevice is a device node in a branch that must have none.
+// errDevice is a device node in a branch. The overlay does not let it be opened, but the workdir's mount might.
 var errDevice = errors.New("is a device")
 
 // look reads an entry of the upper. xwhiteouts is about the directory.
@@ -167,7 +167,7 @@ func (b *Branch) look(dir int, name string, xwhiteouts bool) (e upperEntry, err 
 	case xwhiteouts && e.notes.whiteout && kindOf(st) == unix.S_IFREG && st.Size == 0:
 		e.whiteout = true
 		return e, nil
-	case (kindOf(st) == unix.S_IFCHR || kindOf(st) == unix.S_IFBLK) && !b.notes.Options.Devices:
+	case kindOf(st) == unix.S_IFCHR || kindOf(st) == unix.S_IFBLK:
 		return e, errDevice
 	}
 	e.st = st
@@ -177,10 +177,10 @@ func (b *Branch) look(dir int, name string, xwhiteouts bool) (e upperEntry, err 
 // privileges are the mode bits by which a program runs as another.
 const privileges = unix.S_ISUID | unix.S_ISGID
 
-// allowed is the metadata that an entry of the upper has once it is committed: without privileges that the workdir's entry of
-// the name did not have.
+// allowed is the metadata that an entry of the upper has once it is committed: without setuid and setgid bits and file
+// capabilities, unless the workdir's file of its name had just the same. (The setgid bit of directories is no privilege.)
 func (b *Branch) allowed(entry, low *meta) *meta {
-	if b.notes.Options.Setuid || entry.Mode&unix.S_IFMT != unix.S_IFREG {
+	if entry.Mode&unix.S_IFMT != unix.S_IFREG {
 		return entry
 	}
 	up := *entry
