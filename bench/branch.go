@@ -65,7 +65,7 @@ func (w workshop) buildBranches() error {
 	for name, more := range map[string]string{
 		"plain":  ``,
 		"branch": `filesystem: {workdir: "${work}", storage: "${storage}", on_exit: "abort", on_error: "abort"}`,
-		"keep":   `filesystem: {workdir: "${work}", storage: "${storage}", on_exit: "keep", on_error: "abort"}`,
+		"commit": `filesystem: {workdir: "${work}", storage: "${storage}", on_exit: "commit", on_error: "abort"}`,
 	} {
 		policy := w.path("branch-" + name + ".cue")
 		whole := string(text) + more + "\n"

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,8 +30,9 @@ const (
 	commitRounds = 3
 )
 
-// measureCommits writes all files of a tree anew, or a second tree, in a branch, and times how long it takes to apply that. What
-// the command wrote is not on disk by then: to bring it there is part of the commit, as it is part of a copy that is synced.
+// measureCommits writes all files of a tree anew, or a second tree, in a branch, and times how long the run goes on when that is
+// done: until all is applied. What the command wrote is not on disk by then: to bring it there is part of the commit, as it is part
+// of a copy that is synced.
 func (w workshop) measureCommits(files int) ([]Commit, error) {
 	work, n := w.path("probe/work"), fmt.Sprint(files)
 	memory, err := os.MkdirTemp("/dev/shm", "bench-branch-")
@@ -66,14 +69,7 @@ func (w workshop) measureCommits(files int) ([]Commit, error) {
 					return nil, err
 				}
 				unix.Sync()
-				if _, err := output(tree, join(w.branched("keep", tree, storage.path), change.argv(round))); err != nil {
-					return nil, err
-				}
-				branch, err := filepath.Glob(filepath.Join(storage.path, "*"))
-				if err != nil || len(branch) != 1 {
-					return nil, fmt.Errorf("storage has %q (%v), want one branch", branch, err)
-				}
-				if took, err = timedIn(tree, []string{w.path("sandlock-exec"), "branch", "commit", branch[0]}); err != nil {
+				if took, err = timedEnd(tree, join(w.branched("commit", tree, storage.path), change.argv(round))); err != nil {
 					return nil, err
 				}
 				c.Took = append(c.Took, took)
@@ -90,6 +86,24 @@ func (w workshop) measureCommits(files int) ([]Commit, error) {
 func timedSync(tree string, argv []string) (float64, error) {
 	unix.Sync()
 	return timedIn(tree, argv)
+}
+
+// timedEnd is how long a run goes on after the command's last word, with which it ends.
+func timedEnd(tree string, argv []string) (float64, error) {
+	cmd := commandIn(context.Background(), tree, argv)
+	words, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	_, err = bufio.NewReader(words).ReadString('\n')
+	start := time.Now()
+	if ended := cmd.Wait(); ended != nil {
+		err = ended
+	}
+	return float64(time.Since(start).Nanoseconds()), err
 }
 
 // timedIn is how long a command takes in a tree.

@@ -171,11 +171,7 @@ func output(tree string, argv []string) (string, error) {
 }
 
 func outputOf(ctx context.Context, tree string, argv []string) (string, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.WaitDelay = time.Second // what it has started may hold its output
-	cmd.Dir = tree
-	cmd.Env = append(os.Environ(), "HOME="+tree, "GOCACHE="+tree+"/cache", "GOTMPDIR="+tree+"/tmp", "GOFLAGS=-mod=mod", "GOWORK=off", "GOPROXY=off",
-		"GOTELEMETRY=off", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@localhost", "GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@localhost")
+	cmd := commandIn(ctx, tree, argv)
 	var said strings.Builder
 	cmd.Stderr = &said
 	text, err := cmd.Output()
@@ -183,6 +179,15 @@ func outputOf(ctx context.Context, tree string, argv []string) (string, error) {
 		return "", fmt.Errorf("%s: %w: %.300s", filepath.Base(argv[0]), err, strings.TrimSpace(said.String()))
 	}
 	return string(text), nil
+}
+
+func commandIn(ctx context.Context, tree string, argv []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.WaitDelay = time.Second // what it has started may hold its output
+	cmd.Dir = tree
+	cmd.Env = append(os.Environ(), "HOME="+tree, "GOCACHE="+tree+"/cache", "GOTMPDIR="+tree+"/tmp", "GOFLAGS=-mod=mod", "GOWORK=off", "GOPROXY=off",
+		"GOTELEMETRY=off", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@localhost", "GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@localhost")
+	return cmd
 }
 
 func goTool() string {
