@@ -54,6 +54,14 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		scratch = dir
+		// Before anything else is started: a program is busy as long as a process that was forked meanwhile has it open for writing.
+		text, err := os.ReadFile("/proc/self/exe")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "self"), text, 0o755)
+		}
+		if err != nil {
+			panic(err)
+		}
 		return m.Run()
 	}())
 }
@@ -125,11 +133,6 @@ func lacks(t *testing.T, err error) {
 // rerun is this program, to run tests once more.
 func rerun(t *testing.T, args []string, env ...string) *exec.Cmd {
 	t.Helper()
-	self := filepath.Join(temporary(t, scratch), "self")
-	must(t, os.Chmod(filepath.Dir(self), 0o755))
-	text, err := os.ReadFile("/proc/self/exe")
-	must(t, err)
-	must(t, os.WriteFile(self, text, 0o755))
 	args = append(args, "-test.timeout=8m")
 	if testing.Short() {
 		args = append(args, "-test.short")
@@ -137,7 +140,7 @@ func rerun(t *testing.T, args []string, env ...string) *exec.Cmd {
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(filepath.Join(scratch, "self"), args...)
 	cmd.Dir = "/"
 	cmd.Env = append(append(os.Environ(), againVariable+"=1", "HOME=/nonexistent"), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
