@@ -60,8 +60,14 @@ func (x *exchange) Header() http.Header { return x.inner.Header() }
 // Unwrap is for http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.inner }
 
-// WriteHeader begins the answer.
+// WriteHeader begins the answer, or sends an interim one. Of "100 Continue" (RFC 9110 §15.2.1) a client that waits for it
+// gets the one that net/http sends when the body is first read, which is when the server has sent its own: written here
+// as well, there would at times be two.
 func (x *exchange) WriteHeader(status int) {
+	if status == http.StatusContinue && x.request.Header["Expect"] != nil {
+		clear(x.Header())
+		return
+	}
 	if x.echo != nil {
 		x.echo.Redact(x.Header()) // of an interim answer; others have been looked at
 	}
