@@ -128,16 +128,8 @@ const reviewPulse = 50 * time.Millisecond
 
 // endingSignal returns the last signal that waits, of those which end a program; 0 for none.
 func endingSignal(fd int) (last unix.Signal) {
-	if fd < 0 {
-		return 0
-	}
-	var pending [64]byte
-	n, err := unix.Read(fd, pending[:])
-	if err != nil {
-		return 0
-	}
-	for _, b := range pending[:n] {
-		switch s := unix.Signal(b); s {
+	for _, s := range pendingSignals(fd) {
+		switch s {
 		case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
 			last = s
 		}

@@ -28,8 +28,9 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	}
 	options := branch.Options{Disk: s.program.Branch.Disk}
 	var b *branch.Branch
-	if s.options.within != nil {
-		b, err = s.options.within.take(target, lower, base)
+	within := s.options.within
+	if within != nil {
+		b, err = within.take(target, lower, base)
 	} else {
 		b, err = branch.New(base, lower, options)
 	}
@@ -39,6 +40,9 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	s.branch = overlayBranch{b}
 	overlay := &view.Overlay{Target: target, Mounts: mounts, Options: branch.OverlayOptions(), Bytes: options.Disk, Place: b.Place}
 	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
+	if within != nil {
+		within.attach(overlay)
+	}
 	spec.Overlay = overlay
 	return nil
 }

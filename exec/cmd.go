@@ -55,7 +55,7 @@ type Cmd struct {
 	args     []string
 	hooks    hooks
 	freezer  Freezer
-	within   *sharedBranch // nil but for a stage of a transaction that runs
+	within   *place // nil but for a stage of a transaction that runs
 
 	streams streams
 	done    chan struct{} // closed when the command and its family are gone

@@ -59,8 +59,8 @@ type Options struct {
 	// dropped then. A policy without a branch is refused, and one with a branch of a BranchFS, which does not tell what has changed.
 	Review func(*branch.Branch) error
 
-	streams *[3]int       // see stage.Plan
-	within  *sharedBranch // of the transaction that this is a stage of; nil if it is none
+	streams *[3]int // see stage.Plan
+	within  *place  // in the transaction that this is a stage of; nil if it is none
 	park    bool
 	dir     string // working directory where the policy sets none; "" is the executor's
 	hooks   hooks

@@ -79,14 +79,25 @@ func (l *lifetime) watch(loop *supervise.Loop, signals int) error {
 }
 
 func (l *lifetime) readSignals(fd int) {
+	for _, s := range pendingSignals(fd) {
+		l.signalled(s)
+	}
+}
+
+// pendingSignals takes the signals that have arrived in a descriptor of catchSignals, -1 for none.
+func pendingSignals(fd int) (all []unix.Signal) {
+	if fd < 0 {
+		return nil
+	}
 	var pending [64]byte
 	n, err := unix.Read(fd, pending[:])
 	if err != nil {
-		return
+		return nil
 	}
 	for _, s := range pending[:n] {
-		l.signalled(unix.Signal(s))
+		all = append(all, unix.Signal(s))
 	}
+	return all
 }
 
 func (l *lifetime) signalled(sig unix.Signal) {

@@ -153,7 +153,7 @@ func (r *running) serve() (Result, error) {
 		r.s.proxy.drain()
 	}
 	r.s.endHelpers() // their numbers are their own until all others are gone, see family
-	if failure := r.child.Failure(r.plan); failure != nil && r.plan.ExecIsNotified {
+	if failure := r.child.Failure(r.plan); failure != nil {
 		return Result{}, r.s.startFailure(failure)
 	}
 	result.Denied = r.handlers.denied()

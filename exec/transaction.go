@@ -3,20 +3,17 @@ package exec
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/branch"
-	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/ir"
 )
 
-// Transaction is two or more commands that run one after the other on one branch of a working directory
-// (filesystem.workdir): each sees, and may execute, what those before it have made. If all succeed, what they have changed is
+// Transaction is two or more commands on one branch of a working directory (filesystem.workdir), that run one after the other
+// or side by side: each sees, and may execute, what those before it have made. If all succeed, what they have changed is
 // applied, all or nothing; at the first that fails, or is ended, all of it is dropped. See docs/branch.md.
 //
 // The policies of the stages may differ, but not in the branch: they name the same working directory and storage, have
@@ -52,14 +49,32 @@ type Transaction struct {
 	// Foreground is for a program that does nothing beside: the stages get its terminal, and the signals that it is sent, as
 	// the command of sandlock-exec does. SIGINT, SIGTERM, SIGHUP and SIGQUIT end the transaction as a context that is done
 	// would, once the stage has ended of them, and a Review; the commit they do not stop. The signals are taken from package os/signal for good.
+	// None gets the terminal while several run side by side.
 	Foreground bool
+
+	steps    []step
+	commands []command // of all of them, in the order in which they are numbered
 }
 
-// Stage is a command of a [Transaction], not started yet. The transaction reads its standard error: what the command writes
-// there is in the result, and goes to Stderr as well, if that is set.
+// Stage is a command of a [Transaction], not started yet, or a group of them. The transaction reads a command's standard error:
+// what it writes there is in the result, and goes to Stderr as well, if that is set.
 type Stage struct {
 	*Cmd
 	Name string // for messages; "" is the name of the program
+
+	// Parallel, in the place of Cmd, are commands that run side by side, on one mount of the branch: each sees what the others do
+	// there when they do it. The first that fails ends the others. That takes Landlock's signal scope, as every [Cmd] does in a
+	// program that has a life of its own.
+	Parallel []Stage
+
+	// Stages, in the place of Cmd, are run one after the other; they may have groups that run side by side, and no others. What
+	// that is for is Optional, and a savepoint before the first of them alone.
+	Stages []Stage
+
+	// Optional has the transaction go on when the command, or one of the group, fails: what the command or the whole group has
+	// changed is dropped then. It is for elements of Transaction.Stages, not for those in a group. For it, all that has changed
+	// so far is copied first, as for Transaction.Savepoints.
+	Optional bool
 }
 
 // TransactionOutcome is what became of a transaction.
@@ -75,8 +90,8 @@ const (
 // TransactionResult is how a transaction ended.
 type TransactionResult struct {
 	Outcome TransactionOutcome
-	Stages  []StageResult // that have ended, in order; the last one may have failed
-	Skipped int           // how many before them had succeeded already, see Transaction.Resume
+	Stages  []StageResult // of commands that have ended by themselves, in that order
+	Skipped int           // how many commands were over already, see Transaction.Resume
 	Branch  *BranchResult // nil if none was made
 	Code    int           // that sandlock-exec ends with
 
@@ -87,11 +102,14 @@ type TransactionResult struct {
 
 const maxChanges = 100_000
 
-// StageResult is how a stage ended.
+// StageResult is how a command ended.
 type StageResult struct {
-	Status ExitStatus // of a command that could not be executed: its Code, 126 or 127
-	Stderr []byte     // exact up to 64 KiB; beyond, the first and the last 32 KiB
-	Err    error      // an *ExitError or *CommandError if it failed
+	Stage   int        // its number, from 0; groups have none
+	Label   string     // for messages: "stage 2 (make)"
+	Status  ExitStatus // of a command that could not be executed: its Code, 126 or 127
+	Stderr  []byte     // exact up to 64 KiB; beyond, the first and the last 32 KiB
+	Err     error      // an *ExitError or *CommandError if it failed
+	Dropped bool       // it is optional, or of such a group, and its changes were dropped: it or another one has failed
 }
 
 // Exit codes of a transaction, beside a stage's own, [CodeTimeout], [CodeCommit] and [CodeConflict] (sysexits.h).
@@ -163,81 +181,21 @@ func (t *Transaction) run(ctx context.Context, r *TransactionResult) error {
 		r.Outcome = Aborted
 		return &AbortError{Stage: -1, Err: context.Cause(phase)}
 	}
-	if r.Skipped, err = t.open(shared); err != nil {
+	if err = t.open(shared); err != nil {
 		return err
 	}
 	defer shared.branch.Close()
-	for i := r.Skipped; i < len(t.Stages) && err == nil; i++ {
-		err = t.stage(phase, i, shared, signals, r)
+	r.Skipped = shared.done
+	run := &stageRun{t: t, shared: shared, signals: signals, result: r}
+	for i := range t.steps {
+		if s := &t.steps[i]; s.first >= r.Skipped && err == nil {
+			err = run.step(phase, s)
+		}
 	}
 	if err == nil && ctx.Err() != nil {
 		err = &AbortError{Stage: -1, Err: context.Cause(ctx)}
 	}
 	return t.settle(ctx, shared, signals, r, err)
-}
-
-// stage runs one. The error is a *TransactionError or an *AbortError.
-func (t *Transaction) stage(phase context.Context, i int, shared *sharedBranch, signals int, r *TransactionResult) error {
-	if phase.Err() != nil {
-		return &AbortError{Stage: -1, Err: context.Cause(phase)}
-	}
-	undriven := func(err error) error {
-		return &TransactionError{Code: CodeStage, Stage: i, Err: err, label: t.label(i)}
-	}
-	if err := t.savepoint(shared, i); err != nil {
-		return err
-	}
-	c := t.Stages[i].Cmd
-	capture, err := c.captureStderr()
-	if err != nil {
-		return undriven(err)
-	}
-	hidden := kernel.Hidden()
-	shared.stage = i
-	err = c.runWithin(phase, shared)
-	result := StageResult{Stderr: capture.end()}
-	if t.Foreground && !hidden {
-		if e := kernel.ShowSelf(); e != nil {
-			return undriven(e)
-		}
-	}
-	var command *CommandError
-	status, ran := c.Status()
-	result.Status = status
-	switch {
-	case errors.As(err, &command):
-		result.Status, result.Err = ExitStatus{Code: command.Code}, command
-	case phase.Err() != nil && (!ran || status.Killed):
-		return &AbortError{Stage: -1, Err: context.Cause(phase)}
-	case shared.failed != nil:
-		return &TransactionError{Code: CodeCommit, Stage: -1, Err: shared.failed}
-	case !ran:
-		return undriven(err)
-	case !status.Success() || status.Limit != "":
-		result.Err = &ExitError{Status: status, Stderr: result.Stderr}
-	}
-	r.Stages = append(r.Stages, result)
-	if result.Err != nil {
-		return &AbortError{Stage: i, Err: result.Err, label: t.label(i)}
-	}
-	shared.done, shared.saved = i+1, false
-	if sig := c.askedToEnd(signals); sig != 0 {
-		return &AbortError{Stage: -1, Err: signalled(sig)}
-	}
-	return nil
-}
-
-// askedToEnd returns a signal that this process was sent to end it: the stage has seen it, or it still waits to be read.
-func (c *Cmd) askedToEnd(signals int) unix.Signal {
-	if signals < 0 {
-		return 0
-	}
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT} {
-		if c.run.life.asked[sig] {
-			return sig
-		}
-	}
-	return endingSignal(signals)
 }
 
 // defaultLockWait is longer than a run's: the work of several commands is at stake.
@@ -275,7 +233,11 @@ func (t *Transaction) settle(ctx context.Context, shared *sharedBranch, signals 
 	if result.Err != nil {
 		line.Reason = result.Err.Error()
 	}
-	t.Stages[max(0, len(r.Stages)-1)].Audit.Write(line)
+	last := 0
+	if n := len(r.Stages); n > 0 {
+		last = r.Stages[n-1].Stage
+	}
+	t.commands[last].Audit.Write(line)
 	switch {
 	case stages != nil:
 		if errors.As(stages, new(*AbortError)) {
@@ -317,6 +279,20 @@ func (t *Transaction) review(ctx context.Context, b *branch.Branch, signals int)
 	}
 }
 
+// Failed returns how the command ended whose failure is the error of Run; nil if it is another.
+func (r *TransactionResult) Failed(err error) *StageResult {
+	var abort *AbortError
+	if !errors.As(err, &abort) {
+		return nil
+	}
+	for i := range r.Stages {
+		if r.Stages[i].Stage == abort.Stage {
+			return &r.Stages[i]
+		}
+	}
+	return nil
+}
+
 func (r *TransactionResult) list(b *branch.Branch) {
 	for c, err := range b.Changes() {
 		if err != nil {
@@ -346,24 +322,8 @@ func (t *Transaction) code(r *TransactionResult, err error) int {
 	case errors.As(err, &sig):
 		return 128 + int(sig)
 	}
-	if n := len(r.Stages); n > 0 && r.Stages[n-1].Err != nil && r.Stages[n-1].Status.Code != 0 {
-		return r.Stages[n-1].Status.Code
+	if failed := r.Failed(err); failed != nil && failed.Status.Code != 0 {
+		return failed.Status.Code
 	}
 	return killed // by the context, or processes of a stage that itself ended with 0, for a limit
-}
-
-// label names a stage in errors; -1 is none.
-func (t *Transaction) label(i int) string {
-	if i < 0 {
-		return ""
-	}
-	s := &t.Stages[i]
-	name := s.Name
-	if name == "" && s.Cmd != nil && len(s.args) > 0 {
-		name = filepath.Base(s.args[0])
-	}
-	if name == "" {
-		return fmt.Sprintf("stage %d: ", i+1)
-	}
-	return fmt.Sprintf("stage %d (%s): ", i+1, printable(name))
 }

@@ -8,73 +8,32 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sandlock-go/sandlock/exec/branch"
 	"github.com/sandlock-go/sandlock/exec/cover"
 	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/view"
 	"github.com/sandlock-go/sandlock/ir"
 )
 
-// sharedBranch is the branch of a transaction: its stages are given it one after the other, and none decides about it.
-type sharedBranch struct {
-	branch      *branch.Branch
-	lower, base string // working directory and storage, links resolved
-	options     branch.Options
-	target      string // the working directory as the stage that has it names it, links resolved
-	stage       int    // that has it, from 0
-	mounted     bool   // by an earlier stage
-	done        int    // how many have succeeded
-	saved       bool   // there is a savepoint, and a stage has begun or may have
-	failed      error  // the branch could not be given to a stage
-
-	foreground bool
-	guarded    []string
-}
-
-// take gives the branch to a stage, which mounts it anew: the place where it is handed over. The stage must mean the same
-// directories as the transaction did when it was checked.
-func (w *sharedBranch) take(target, lower, base string) (*branch.Branch, error) {
-	if lower != w.lower || base != w.base {
-		return nil, fmt.Errorf("the working directory or the storage is another one now: %s and %s, not %s and %s", lower, base, w.lower, w.base)
-	}
-	if w.mounted {
-		if w.failed = w.branch.Reuse(); w.failed != nil {
-			return nil, w.failed
-		}
-	}
-	w.target, w.mounted = target, true
-	return w.branch, nil
-}
-
-// narrow adds to the options of a stage what its transaction asks for. w may be nil.
-func (w *sharedBranch) narrow(o *Options) {
-	if w != nil {
-		o.within, o.Guarded, o.ShowPorts = w, w.guarded, w.foreground
-	}
-}
-
-// ownsProcess reports whether this process does nothing beside the stage. w may be nil.
-func (w *sharedBranch) ownsProcess() bool { return w != nil && w.foreground }
-
 // check looks at everything that can be known before something runs or is made. Where stages are no transaction, all that is
 // wrong is said at once.
 func (t *Transaction) check() (*sharedBranch, error) {
 	w := &sharedBranch{foreground: t.Foreground, guarded: t.Guarded}
 	var boxes []*sandbox
-	var problems []string
-	if n := len(t.Stages); n < 2 {
+	problems := t.plan()
+	if n := len(t.commands); n < 2 {
 		problems = append(problems, fmt.Sprintf("a transaction has two stages at least, this one has %d", n))
 	}
 	if t.Review != nil && t.resumable() {
 		problems = append(problems, "a dry run keeps nothing: it can neither have savepoints nor resume a branch")
 	}
 	seen := map[*Cmd]int{}
-	for i := range t.Stages {
-		c := t.Stages[i].Cmd
-		wrong := ""
+	for i := range t.commands {
+		c := t.commands[i].Cmd
 		if c == nil {
-			wrong = "it has no command"
-		} else if first, twice := seen[c]; twice {
+			continue // which plan has told
+		}
+		wrong := ""
+		if first, twice := seen[c]; twice {
 			wrong = fmt.Sprintf("its command is that of stage %d: each runs once", first+1)
 		} else {
 			seen[c] = i
@@ -214,8 +173,8 @@ func (t *Transaction) place(w *sharedBranch, boxes []*sandbox) error {
 			problems = append(problems, fmt.Sprintf("%sits storage is %s, that of the first stage %s", t.label(i), orDefault(storage), orDefault(given)))
 		}
 	}
-	if w.options.Disk > 0 && t.resumable() {
-		problems = append(problems, "under limits.disk the changes are in memory: there can neither be savepoints nor a branch to resume")
+	if w.options.Disk > 0 && (t.resumable() || slices.ContainsFunc(t.steps, func(s step) bool { return s.Optional })) {
+		problems = append(problems, "under limits.disk the changes are in memory: there can neither be savepoints, and so no optional stages, nor a branch to resume")
 	}
 	if len(problems) > 0 {
 		return invalid(problems)
@@ -260,7 +219,7 @@ func orDefault(storage string) string {
 // there, under another policy than the one that is about to be granted what it leads to.
 func (s *sandbox) plantedByStages() (problems []string) {
 	w := s.options.within
-	if w == nil || w.stage == 0 {
+	if w == nil || !w.planted {
 		return nil
 	}
 	for _, o := range s.opened {

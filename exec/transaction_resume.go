@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/sandlock-go/sandlock/exec/branch"
 	"github.com/sandlock-go/sandlock/ir"
@@ -30,16 +31,17 @@ func (s *Stage) identity() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// open makes the branch, or opens the one that is to be gone on with, and returns the first stage to run.
-func (t *Transaction) open(w *sharedBranch) (first int, err error) {
+// open makes the branch, or opens the one that is to be gone on with.
+func (t *Transaction) open(w *sharedBranch) (err error) {
+	broken := func(err error) error { return &TransactionError{Code: CodeCommit, Stage: -1, Err: err} }
 	if t.Resume == "" {
 		if w.branch, err = branch.New(w.base, w.lower, w.options); err != nil {
-			return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+			return broken(err)
 		}
-		return 0, nil
+		return nil
 	}
-	refuse := func(format string, args ...any) (int, error) {
-		return 0, invalid([]string{fmt.Sprintf("resume %s: ", t.Resume) + fmt.Sprintf(format, args...)})
+	refuse := func(format string, args ...any) error {
+		return invalid([]string{fmt.Sprintf("resume %s: ", t.Resume) + fmt.Sprintf(format, args...)})
 	}
 	dir, err := filepath.Abs(t.Resume)
 	if err == nil {
@@ -53,7 +55,7 @@ func (t *Transaction) open(w *sharedBranch) (first int, err error) {
 	}
 	b, err := branch.Open(w.base, filepath.Base(dir))
 	if err != nil {
-		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+		return broken(err)
 	}
 	defer func() {
 		if err != nil {
@@ -69,35 +71,47 @@ func (t *Transaction) open(w *sharedBranch) (first int, err error) {
 		err = json.Unmarshal(text, &p)
 	}
 	if err != nil {
-		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+		return broken(err)
 	}
 	if p.Done < 1 || p.Done > len(p.Stages) {
 		return refuse("no transaction has left that branch")
 	}
-	if len(p.Stages) != len(t.Stages) {
-		return refuse("the transaction had %d stages, this one has %d", len(p.Stages), len(t.Stages))
+	if len(p.Stages) != len(t.commands) {
+		return refuse("the transaction had %d stages, this one has %d", len(p.Stages), len(t.commands))
 	}
 	for i := range p.Done {
-		if t.Stages[i].identity() != p.Stages[i] {
+		if t.commands[i].identity() != p.Stages[i] {
 			return refuse("%sit has succeeded as another one (policy, command, parameters, directory): only those after it may change", t.label(i))
 		}
 	}
+	if p.Done < len(t.commands) && !slices.ContainsFunc(t.steps, func(s step) bool { return s.first == p.Done }) {
+		return refuse("%sit is the first to be run, and in a group with one that is over", t.label(p.Done))
+	}
 	if err := b.Resume(); err != nil {
-		return 0, &TransactionError{Code: CodeCommit, Stage: -1, Err: err}
+		return broken(err)
 	}
 	w.branch, w.mounted, w.done = b, true, p.Done
-	return p.Done, nil
+	return nil
 }
 
-// savepoint notes the state before a stage. Before the first there is nothing to be kept.
-func (t *Transaction) savepoint(w *sharedBranch, i int) error {
-	if !t.resumable() || i == 0 {
+// savepoint notes the state before a step that can be gone back to. Before the first there is nothing to be kept.
+func (t *Transaction) savepoint(w *sharedBranch, s *step) error {
+	if !s.Optional && (!t.resumable() || s.first == 0) {
 		return nil
 	}
 	if err := w.branch.Savepoint(); err != nil {
-		return &TransactionError{Code: CodeCommit, Stage: i, Err: err, label: t.label(i)}
+		return &TransactionError{Code: CodeCommit, Stage: s.first, Err: err, label: t.label(s.first)}
 	}
 	w.saved = true
+	return nil
+}
+
+// rollBack drops what a step has changed.
+func (t *Transaction) rollBack(w *sharedBranch, s *step) error {
+	if err := w.branch.Rollback(); err != nil {
+		return &TransactionError{Code: CodeCommit, Stage: s.first, Err: err, label: t.label(s.first)}
+	}
+	w.saved = false
 	return nil
 }
 
@@ -119,8 +133,8 @@ func (t *Transaction) drop(w *sharedBranch, done int, why error) (action ir.Bran
 	var text []byte
 	if err == nil {
 		p := progress{Done: done}
-		for i := range t.Stages {
-			p.Stages = append(p.Stages, t.Stages[i].identity())
+		for i := range t.commands {
+			p.Stages = append(p.Stages, t.commands[i].identity())
 		}
 		text, err = json.Marshal(p)
 	}

@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -132,17 +131,4 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(p)
-}
-
-// runWithin runs a stage, which ends with ctx as well as with the context that it was made with.
-func (c *Cmd) runWithin(ctx context.Context, shared *sharedBranch) error {
-	own := c.ctx
-	both, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(own, func() { cancel(context.Cause(own)) })
-	c.ctx, c.within = both, shared
-	err := c.Run()
-	stop()
-	cancel(nil)
-	c.ctx, c.within = own, nil
-	return err
 }

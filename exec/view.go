@@ -33,13 +33,20 @@ func (s *sandbox) openView() error {
 	}
 	s.childless = noChildren()
 	var err error
-	if s.view, err = view.Open(spec); err != nil {
+	s.view, err = view.Open(spec)
+	if o := spec.Overlay; o != nil && o.Tree > 0 {
+		_ = unix.Close(o.Tree) // it is attached
+	}
+	if err != nil {
 		s.view = nil
 		if v.Optional && errors.As(err, new(*view.Failure)) {
 			s.notice("program.strict_lifetime: the command starts without namespaces: %s", s.viewFailure(err))
 			return nil
 		}
 		return &SetupError{[]string{s.viewFailure(err)}}
+	}
+	if within := s.options.within; within != nil {
+		within.trees = append(within.trees, s.view.Clones()...)
 	}
 	s.root = s.view.Root
 	for i, m := range spec.Mounts {

@@ -15,12 +15,17 @@ import (
 // Bounds of a file of stages.
 const (
 	maxStageFile = 1 << 20 // bytes
-	maxStages    = 64
+	maxStages    = 64      // commands
 )
 
-// stageSpec is one stage as the file has it.
+// stageSpec is one stage, or group of stages, as the file has it.
 type stageSpec struct {
 	name     string // "" if it has none
+	parallel []stageSpec
+	stages   []stageSpec
+	optional bool
+
+	// Of one stage:
 	artifact string
 	argv     []string // nil for the policy's own command
 	params   map[string]string
@@ -67,20 +72,14 @@ func (e *stageError) Error() string { return fmt.Sprintf("byte %d: %s", e.offset
 // parseStages parses a file of stages. Package json would take a key in any case, the last one of several, and U+FFFD for what
 // is no text: a file that says what is to run is read as it stands, or not at all.
 func parseStages(text []byte) (stages []stageSpec, err error) {
-	r := &stageReader{text: text, dec: json.NewDecoder(bytes.NewReader(text))}
+	r := &stageReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), left: maxStages}
 	if !utf8.Valid(text) {
 		return nil, &stageError{0, "is no UTF-8 text"}
 	}
 	found, err := r.object("the file", map[string]func() error{
 		"stages": func() error {
-			return r.array("stages", func() error {
-				if len(stages) == maxStages {
-					return r.fault("there are more than %d stages", maxStages)
-				}
-				stage, err := r.stage()
-				stages = append(stages, stage)
-				return err
-			})
+			stages, err = r.stages("stages", ofTransaction)
+			return err
 		},
 	})
 	if err != nil {
@@ -96,7 +95,29 @@ func parseStages(text []byte) (stages []stageSpec, err error) {
 	return stages, nil
 }
 
-func (r *stageReader) stage() (s stageSpec, err error) {
+// stagesOf is what a list of stages is of: that says what may be in it.
+type stagesOf string
+
+const (
+	ofTransaction stagesOf = "a stage"
+	ofSequence    stagesOf = "a stage in a group"
+	ofParallel    stagesOf = "a stage that runs beside others"
+)
+
+func (r *stageReader) stages(what string, of stagesOf) (list []stageSpec, err error) {
+	list = []stageSpec{}
+	err = r.array(what, func() error {
+		s, err := r.stage(of)
+		list = append(list, s)
+		return err
+	})
+	if err == nil && len(list) == 0 && of != ofTransaction {
+		err = r.fault("%s is empty", what)
+	}
+	return list, err
+}
+
+func (r *stageReader) stage(of stagesOf) (s stageSpec, err error) {
 	text := func(to *string, what string) func() error {
 		return func() (err error) {
 			if *to, err = r.string(what); err == nil && *to == "" {
@@ -105,7 +126,7 @@ func (r *stageReader) stage() (s stageSpec, err error) {
 			return err
 		}
 	}
-	found, err := r.object("a stage", map[string]func() error{
+	fields := map[string]func() error{
 		"name":     text(&s.name, "name"),
 		"artifact": text(&s.artifact, "artifact"),
 		"cwd":      text(&s.cwd, "cwd"),
@@ -123,11 +144,53 @@ func (r *stageReader) stage() (s stageSpec, err error) {
 				return err
 			})
 		},
-	})
-	if err == nil && !slices.Contains(found, "artifact") {
-		err = r.fault(`a stage has no "artifact"`)
+	}
+	if of != ofParallel {
+		fields["parallel"] = func() error {
+			s.parallel, err = r.stages("parallel", ofParallel)
+			return err
+		}
+	}
+	if of == ofTransaction {
+		fields["stages"] = func() error {
+			s.stages, err = r.stages("stages", ofSequence)
+			return err
+		}
+		fields["optional"] = func() error {
+			s.optional, err = r.bool("optional")
+			return err
+		}
+	}
+	r.start()
+	begin := r.at
+	found, err := r.object(string(of), fields)
+	if err == nil {
+		r.at = begin
+		err = r.shape(of, found)
 	}
 	return s, err
+}
+
+// shape checks that a stage is one thing.
+func (r *stageReader) shape(of stagesOf, found []string) error {
+	kinds := slices.DeleteFunc([]string{"artifact", "parallel", "stages"}, func(kind string) bool { return !slices.Contains(found, kind) })
+	switch {
+	case len(kinds) == 0:
+		return r.fault(`%s has no "artifact"`, of)
+	case len(kinds) > 1:
+		return r.fault("%s has both %q and %q", of, kinds[0], kinds[1])
+	case kinds[0] == "artifact":
+		if r.left--; r.left < 0 {
+			return r.fault("there are more than %d stages", maxStages)
+		}
+		return nil
+	}
+	for _, key := range []string{"argv", "params", "cwd"} {
+		if slices.Contains(found, key) {
+			return r.fault("a group has no %q: its stages have", key)
+		}
+	}
+	return nil
 }
 
 // stageReader reads JSON token by token; at is where the last one begins.
@@ -135,6 +198,7 @@ type stageReader struct {
 	text []byte
 	dec  *json.Decoder
 	at   int
+	left int // how many more commands there may be
 }
 
 func (r *stageReader) fault(format string, args ...any) error {
@@ -236,4 +300,16 @@ func (r *stageReader) string(what string) (string, error) {
 		return "", r.fault("%s has U+FFFD, or half of a surrogate pair", what)
 	}
 	return s, nil
+}
+
+func (r *stageReader) bool(what string) (bool, error) {
+	token, err := r.next()
+	if err != nil {
+		return false, err
+	}
+	b, ok := token.(bool)
+	if !ok {
+		return false, r.fault("%s: want true or false", what)
+	}
+	return b, nil
 }

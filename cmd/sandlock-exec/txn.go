@@ -20,17 +20,23 @@ import (
 
 const txnUsage = `Usage: sandlock-exec txn [flags] STAGES.json
 
-Run several commands, one after the other, on one branch of a working directory (filesystem.workdir). Each sees, and may
-execute, what those before it have made. If all succeed their changes are applied, all or none; at the first that fails
-all are dropped. STAGES.json names the stages, "-" is standard input:
+Run several commands, one after the other or side by side, on one branch of a working directory (filesystem.workdir). Each
+sees, and may execute, what those before it have made. If all succeed their changes are applied, all or none; at the first
+that fails all are dropped. STAGES.json names the stages, "-" is standard input:
 
   {"stages": [
     {"name": "fetch", "artifact": "fetch.sbx", "argv": ["npm", "ci"]},
-    {"name": "build", "artifact": "build.sbx", "argv": ["make", "-j4"], "params": {"target": "all"}, "cwd": "/src/app"}
+    {"name": "format", "artifact": "build.sbx", "argv": ["make", "format"], "optional": true},
+    {"parallel": [
+      {"name": "build", "artifact": "build.sbx", "argv": ["make", "-j4"], "params": {"target": "all"}, "cwd": "/src/app"},
+      {"name": "lint", "artifact": "lint.sbx", "argv": ["npm", "run", "lint"]}
+    ]}
   ]}
 
 artifact is a compiled policy; its path, and cwd, are relative to the directory of STAGES.json. Without argv the policy's own
-command is run, without cwd the stage starts in the current directory. All policies keep changes in the same working
+command is run, without cwd the stage starts in the current directory. "parallel" has stages that run side by side, without
+standard input and terminal; "stages" has some that run one after the other, as a group. When an "optional" stage or group
+fails, its changes alone are dropped, and the transaction goes on. All policies keep changes in the same working
 directory and storage, with on_exit and on_error as they are by default.
 
 Flags:
@@ -146,39 +152,80 @@ func (o *txnOptions) transaction(s *streams) (*exec.Transaction, error) {
 	if !o.noTee {
 		shown = liveStderr()
 	}
-	used := map[string]bool{}
-	for _, spec := range specs {
-		path := beside(dir, spec.artifact)
-		one := runOptions{artifact: path, allowedSigners: o.allowedSigners}
-		artifact, err := one.load()
-		if err != nil {
-			return nil, err
-		}
-		t.Guarded = append(t.Guarded, realPath(path))
-		c := artifact.Command(context.Background(), "")
-		if len(spec.argv) > 0 {
-			c = artifact.Command(context.Background(), spec.argv[0], spec.argv[1:]...)
-		}
-		c.Params = o.bound(artifact.Program, spec.params, used)
-		if spec.cwd != "" {
-			if c.Dir, err = filepath.Abs(beside(dir, spec.cwd)); err != nil {
-				return nil, err
-			}
-		}
-		c.Env = environment()
-		c.Explain, c.Cgroup = o.explain, o.cgroup
-		c.Stdin, c.Stdout, c.Stderr = s.in, s.out, shown
-		if log != nil {
-			c.Audit = audit.New(log, "sha256:"+artifact.Digest, artifact.Program.Name)
-		}
-		t.Stages = append(t.Stages, exec.Stage{Cmd: c, Name: spec.name})
+	m := stageMaker{o: o, t: t, dir: dir, log: log, stdin: s.in, stdout: s.out, stderr: shown, used: map[string]bool{}}
+	if t.Stages, err = m.stages(specs); err != nil {
+		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.params)) {
-		if !used[name] {
+		if !m.used[name] {
 			return nil, fmt.Errorf("-p %s: no policy of a stage declares that parameter", name)
 		}
 	}
 	return t, nil
+}
+
+// stageMaker makes the stages of a transaction of their specifications.
+type stageMaker struct {
+	o              *txnOptions
+	t              *exec.Transaction
+	dir            string    // that paths are relative to
+	log            io.Writer // nil without an audit log
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	used           map[string]bool // parameters of the command line that a policy declares
+}
+
+func (m *stageMaker) stages(specs []stageSpec) (all []exec.Stage, err error) {
+	for i := range specs {
+		stage, err := m.stage(&specs[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, stage)
+	}
+	return all, nil
+}
+
+func (m *stageMaker) stage(spec *stageSpec) (stage exec.Stage, err error) {
+	stage = exec.Stage{Name: spec.name, Optional: spec.optional}
+	switch {
+	case spec.stages != nil:
+		stage.Stages, err = m.stages(spec.stages)
+	case spec.parallel != nil:
+		beside := *m
+		beside.stdin = nil // which of them would read what?
+		stage.Parallel, err = beside.stages(spec.parallel)
+	default:
+		stage.Cmd, err = m.command(spec)
+	}
+	return stage, err
+}
+
+func (m *stageMaker) command(spec *stageSpec) (*exec.Cmd, error) {
+	path := beside(m.dir, spec.artifact)
+	one := runOptions{artifact: path, allowedSigners: m.o.allowedSigners}
+	artifact, err := one.load()
+	if err != nil {
+		return nil, err
+	}
+	m.t.Guarded = append(m.t.Guarded, realPath(path))
+	c := artifact.Command(context.Background(), "")
+	if len(spec.argv) > 0 {
+		c = artifact.Command(context.Background(), spec.argv[0], spec.argv[1:]...)
+	}
+	c.Params = m.o.bound(artifact.Program, spec.params, m.used)
+	if spec.cwd != "" {
+		if c.Dir, err = filepath.Abs(beside(m.dir, spec.cwd)); err != nil {
+			return nil, err
+		}
+	}
+	c.Env = environment()
+	c.Explain, c.Cgroup = m.o.explain, m.o.cgroup
+	c.Stdin, c.Stdout, c.Stderr = m.stdin, m.stdout, m.stderr
+	if m.log != nil {
+		c.Audit = audit.New(m.log, "sha256:"+artifact.Digest, artifact.Program.Name)
+	}
+	return c, nil
 }
 
 // environment is this process's, in memory of its own: a run takes the secrets of its policy out of the process's.
@@ -214,18 +261,19 @@ func (o *txnOptions) bound(p *ir.Program, given map[string]string, used map[stri
 
 // report prints what the user should know of a transaction that did not go well.
 func (o *txnOptions) report(w io.Writer, r *exec.TransactionResult, err error) {
-	if o.explain {
-		for i := range r.Stages {
-			if denied := r.Stages[i].Status.Denied; len(denied) > 0 {
-				fmt.Fprintf(w, "sandlock-exec: stage %d:\n", r.Skipped+i+1)
-				printDenials(w, denied)
-			}
+	for i := range r.Stages {
+		s := &r.Stages[i]
+		if denied := s.Status.Denied; o.explain && len(denied) > 0 {
+			fmt.Fprintf(w, "sandlock-exec: %s:\n", s.Label)
+			printDenials(w, denied)
+		}
+		if s.Dropped && s.Err != nil && !o.quiet {
+			fmt.Fprintf(w, "sandlock-exec: %s: %v: it is optional, and its changes are dropped\n", s.Label, s.Err)
 		}
 	}
-	var abort *exec.AbortError
-	stageFailed := errors.As(err, &abort) && abort.Stage >= 0
-	if stageFailed && o.noTee {
-		_, _ = w.Write(r.Stages[len(r.Stages)-1].Stderr)
+	failed := r.Failed(err)
+	if failed != nil && o.noTee {
+		_, _ = w.Write(failed.Stderr)
 	}
 	fail(w, err)
 	if b := r.Branch; err != nil && b != nil && b.Action != ir.BranchCommit && !b.Review {
@@ -238,7 +286,7 @@ func (o *txnOptions) report(w io.Writer, r *exec.TransactionResult, err error) {
 			fmt.Fprintln(w, "sandlock-exec: the changes are dropped")
 		}
 	}
-	if stageFailed && !o.quiet && !o.explain && errors.As(err, new(*exec.ExitError)) {
+	if failed != nil && !o.quiet && !o.explain && errors.As(err, new(*exec.ExitError)) {
 		fmt.Fprintln(w, "\thint: if its policy refused it something, --explain-denials says what")
 	}
 }

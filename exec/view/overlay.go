@@ -21,6 +21,13 @@ type Overlay struct {
 	// descriptor of its empty root, to make them there. 0: they are directories of the host.
 	Bytes uint64
 	Place func(root int) error
+
+	// Clones is how many more views are to show this very mount at the same time: each is given one of [View.Clones]. Two mounts
+	// of the same upper and work are none that overlayfs knows how to keep apart.
+	Clones int
+	// Tree is such a clone, to be attached in the place of a mount of Lower, Upper and Work; 0 for none. It stays the caller's, and
+	// the mount is there as long as it is open.
+	Tree int
 }
 
 // bytesPerName is what a name takes in a file system in memory, beside its contents: the kernel's memory for an inode. tmpfs
@@ -68,11 +75,14 @@ func newTmpfs(what string, attributes uintptr, options ...string) (mount *stage.
 }
 
 // openOverlay mounts the overlay, not attached yet: its layers are named as the host has them. Each name is a parameter of its
-// own (lowerdir+ since Linux 6.7), so none of its bytes means anything.
-func (v *View) openOverlay() (mount *stage.Call, calls []*stage.Call) {
+// own (lowerdir+ since Linux 6.7), so none of its bytes means anything. The mount is a descriptor, or the call that opens it.
+func (v *View) openOverlay() (mount any, calls []*stage.Call) {
 	o := v.spec.Overlay
 	if o == nil {
 		return nil, nil
+	}
+	if o.Tree > 0 {
+		return o.Tree, nil
 	}
 	what := "an overlay for " + o.Target
 	fs := stage.NewCall("make "+what, unix.SYS_FSOPEN, "overlay", unix.FSOPEN_CLOEXEC)
@@ -90,12 +100,34 @@ func (v *View) openOverlay() (mount *stage.Call, calls []*stage.Call) {
 			calls = append(calls, stage.NewCall("configure "+what+": "+name, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, name, 0, 0))
 		}
 	}
-	mount = stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	made := stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	calls = append(calls,
 		stage.NewCall("create "+what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0),
-		mount, stage.NewCall("close", unix.SYS_CLOSE, fs))
+		made, stage.NewCall("close", unix.SYS_CLOSE, fs))
 	if o.Bytes > 0 {
 		calls = append(calls, leaveLayers()...)
 	}
-	return mount, calls
+	return made, calls
+}
+
+// cloneOverlay opens the attached overlay once more for each view that is to show it, too.
+func (v *View) cloneOverlay(mount any) error {
+	o := v.spec.Overlay
+	if o == nil || o.Clones == 0 {
+		return nil
+	}
+	for range o.Clones {
+		v.clones = append(v.clones, stage.NewCall("open the overlay for "+o.Target+" once more", unix.SYS_OPEN_TREE, mount, "",
+			unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+	}
+	return v.do(v.clones)
+}
+
+// Clones are mounts of the overlay for other views, see [Overlay]. They are the caller's from now on.
+func (v *View) Clones() (trees []int) {
+	for _, c := range v.clones {
+		trees = append(trees, int(c.Result))
+	}
+	v.clones = nil
+	return trees
 }

@@ -81,6 +81,7 @@ type View struct {
 	scratch *stage.Call   // its result is the file system that holds files of ours
 	files   []*File
 	covers  *cover.Plan
+	clones  []*stage.Call // their results are mounts of the overlay for other views
 }
 
 // Failure is a system call of the view's making that failed.
@@ -203,7 +204,7 @@ func (v *View) mount(calls []*stage.Call, l *layout) error {
 	if proc.mount != nil && proc.mount.Errno != 0 {
 		v.HostProc = proc.mount.Errno
 	}
-	return nil
+	return v.cloneOverlay(overlay)
 }
 
 func (v *View) do(calls []*stage.Call) error { return v.Namespaces.Do(calls) }
@@ -218,10 +219,10 @@ func (v *View) Release() {
 // Close ends the view. The command must have been waited for.
 func (v *View) Close() {
 	v.Release()
-	for _, open := range append(v.joins, v.handles, v.root, v.scratch) {
+	for _, open := range append(append(v.joins, v.handles, v.root, v.scratch), v.clones...) {
 		closeResult(open)
 	}
-	v.joins, v.handles, v.root, v.scratch = nil, nil, nil, nil
+	v.joins, v.handles, v.root, v.scratch, v.clones = nil, nil, nil, nil, nil
 	for _, f := range v.files {
 		closeResult(f.open)
 	}
@@ -282,8 +283,8 @@ func mountAttr(set uint64) []byte {
 	return attr
 }
 
-// attach mounts an open tree.
-func attach(tree *stage.Call, target string) *stage.Call {
+// attach mounts an open tree, a descriptor or the call that opens it.
+func attach(tree any, target string) *stage.Call {
 	return stage.NewCall("mount on "+target, unix.SYS_MOVE_MOUNT, tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 }
 
