@@ -132,6 +132,32 @@ func Test_transaction_executor_killed(t *testing.T) {
 	})
 }
 
+// With savepoints, a transaction whose executor was killed goes on from the last one; what the stage did that was not finished is
+// gone.
+func Test_transaction_killed_and_resumed(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		s := newStaging(t, u, "")
+		s.File(s.Work+"/old", "old\n")
+		before := tree(t, s.Work)
+		first, second := "echo 1 >new; rm old", "mkdir d; mv new d/new"
+		p := exectest.Start(t, s.txn(t, []string{"--savepoints"}, first, second, "rm -r d; echo 3 >half; exec sleep 60", "true"))
+		upperHas(t, s.branched, "half")
+		p.Signal(t, syscall.SIGKILL)
+		p.Wait(t)
+		exectest.Within(t, 10*time.Second, "the lock is free", func() bool { return s.list(t)[0].State == "abandoned" })
+		sameTree(t, s.Box, before)
+		left := s.wantOne(t, "abandoned")
+		if shown := s.branch(t, "show", left.ID).Stdout; !strings.Contains(shown, "\nresume   sandlock-exec txn --resume "+left.Dir+" …") {
+			t.Errorf("show: %q", shown)
+		}
+		wantRun(t, exectest.Run(t, s.txn(t, []string{"--resume", left.Dir}, first, second, "test ! -e half && cat d/new >sum", "test -e sum")), 0, "")
+		wantFile(t, s.Work+"/sum", "1\n")
+		wantFile(t, s.Work+"/d/new", "1\n")
+		wantMissing(t, s.Work+"/old", s.Work+"/half")
+		s.wantNone(t)
+	})
+}
+
 // Numbers 73, 79 and 91: what is left running does not keep a transaction, whoever holds standard error; and the code says how
 // it ended.
 func Test_filesystem_9_4_79_transaction_ends(t *testing.T) {

@@ -221,7 +221,11 @@ func (t *Transaction) settle(ctx context.Context, shared *sharedBranch, signals 
 		result.Err = errors.Join(seen, err)
 	default:
 		result.Action = ir.BranchCommit
-		_ = b.Forget() // else it goes with the branch
+		if t.resumable() { // by a commit alone, if this process is killed before that begins
+			_ = b.Mark(t.progress(shared.done))
+		} else {
+			_ = b.Forget() // else it goes with the branch
+		}
 		wait := t.LockWait
 		if wait == 0 {
 			wait = defaultLockWait

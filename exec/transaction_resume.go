@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -29,6 +28,16 @@ func (s *Stage) identity() string {
 	}{s.artifact.Digest, s.args, s.Params, s.Dir})
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+// progress is the note of a state of the branch.
+func (t *Transaction) progress(done int) []byte {
+	p := progress{Done: done}
+	for i := range t.commands {
+		p.Stages = append(p.Stages, t.commands[i].identity())
+	}
+	text, _ := json.Marshal(p)
+	return text
 }
 
 // open makes the branch, or opens the one that is to be gone on with.
@@ -73,7 +82,7 @@ func (t *Transaction) open(w *sharedBranch) (err error) {
 	if err != nil {
 		return broken(err)
 	}
-	if p.Done < 1 || p.Done > len(p.Stages) {
+	if len(p.Stages) == 0 || p.Done > len(p.Stages) || p.Done < 0 {
 		return refuse("no transaction has left that branch")
 	}
 	if len(p.Stages) != len(t.commands) {
@@ -99,7 +108,8 @@ func (t *Transaction) savepoint(w *sharedBranch, s *step) error {
 	if !s.Optional && (!t.resumable() || s.first == 0) {
 		return nil
 	}
-	if err := w.branch.Savepoint(); err != nil {
+	err := w.branch.Savepoint(t.progress(s.first))
+	if err != nil {
 		return &TransactionError{Code: CodeCommit, Stage: s.first, Err: err, label: t.label(s.first)}
 	}
 	w.saved = true
@@ -129,17 +139,11 @@ func (t *Transaction) drop(w *sharedBranch, done int, why error) (action ir.Bran
 	}
 	if w.saved {
 		err = b.Rollback()
-	}
-	var text []byte
-	if err == nil {
-		p := progress{Done: done}
-		for i := range t.commands {
-			p.Stages = append(p.Stages, t.commands[i].identity())
-		}
-		text, err = json.Marshal(p)
+	} else {
+		err = b.Mark(t.progress(done))
 	}
 	if err == nil {
-		err = errors.Join(b.SetProgress(text), b.Keep(why.Error()))
+		err = b.Keep(why.Error())
 	}
 	return ir.BranchKeep, b.Dir(), err
 }

@@ -132,7 +132,7 @@ func Test_transaction_resume(t *testing.T) {
 		txn = b.stagedUnder(t, a, "echo new >old; echo 1 >one", "echo 2 >two")
 		txn.Resume = kept
 		r, err = txn.Run(bounded(t))
-		wantFault(t, r, err, exec.CodeCommit, "none that was kept to be gone on with")
+		wantFault(t, r, err, exec.CodeCommit, "none that was left to be gone on with")
 		wantRun(t, b.branch(t, "commit", "--force", filepath.Base(kept)), 0, "")
 		wantFile(t, b.Work+"/two", "2\n")
 		wantFile(t, old, "new\n")

@@ -225,10 +225,12 @@ type branchJSON struct {
 	State   string    `json:"state"`
 	Detail  string    `json:"detail,omitempty"`
 	Disk    uint64    `json:"disk_bytes,omitempty"` // limits.disk
+
+	Resumable bool `json:"resumable,omitempty"` // by a transaction
 }
 
 func asJSON(i *branch.Info) branchJSON {
-	return branchJSON{ID: i.ID, Dir: i.Dir, Workdir: i.Workdir, Created: i.Created.Round(0), PID: i.Pid, State: stateOf(i), Detail: i.Detail, Disk: i.Options.Disk}
+	return branchJSON{ID: i.ID, Dir: i.Dir, Workdir: i.Workdir, Created: i.Created.Round(0), PID: i.Pid, State: stateOf(i), Detail: i.Detail, Disk: i.Options.Disk, Resumable: i.Resumable}
 }
 
 // shortID is how much of an identifier a list shows.
@@ -281,6 +283,11 @@ func (c *branchCommand) show(s *streams) error {
 	}
 	if n := info.Options.Disk; n > 0 {
 		if _, err := fmt.Fprintf(s.out, "bound    %d bytes, in memory while it ran (limits.disk)\n", n); err != nil {
+			return err
+		}
+	}
+	if info.Resumable {
+		if _, err := fmt.Fprintf(s.out, "resume   sandlock-exec txn --resume %s …, from its savepoint on\n", shellWord(info.Dir)); err != nil {
 			return err
 		}
 	}

@@ -49,6 +49,9 @@ type Info struct {
 	Detail  string // the error that it was kept for
 	Empty   bool   // its changes are in the memory of another process, or were (see Options.Disk): nothing can be done but to drop it
 
+	// Resumable is a branch of a transaction that can be gone on with from a savepoint: see [Branch.Resume].
+	Resumable bool
+
 	// Incomplete is a branch that may lack some of what its command wrote: see IncompleteError.
 	Incomplete bool
 }
@@ -442,6 +445,9 @@ func Show(base, id string) (*Info, error) {
 		info.Kept, info.Detail = k.Reason, k.Detail
 	}
 	info.Incomplete = err == nil && b.incomplete(k)
+	if p, err := b.progress(); err == nil && p != nil {
+		info.Resumable = !info.Alive && !info.Incomplete && (k == nil || k.Reason == ReasonKept)
+	}
 	return info, nil
 }
 

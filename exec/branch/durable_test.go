@@ -93,6 +93,7 @@ func TestMachineWentDownAgain(t *testing.T) {
 		b := w.branch()
 		w.in(b, "echo 1 > one")
 		id := b.ID()
+		must(t, b.Mark(nil))
 		must(t, b.Keep(""))
 		b.Close()
 		w.rebooted(id)

@@ -29,6 +29,9 @@ func (b *Branch) Reuse() error {
 	default:
 		err = b.sameWorkdir()
 	}
+	if err == nil {
+		err = b.overwritten()
+	}
 	if err == nil && !b.memory {
 		if err = removeTree(b.sys, b.dir, "work"); err == nil {
 			err = b.sys.mkdir(b.dir, "work", 0o700)

@@ -3,16 +3,29 @@ package branch
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// savepoint is the copy of the upper that Rollback goes back to.
-const savepoint = "savepoint"
+// A savepoint is a copy of the upper that one can go back to: [Branch.Rollback] while the branch is open, and [Branch.Resume]
+// later, even if the process was killed that ran in it. The file "progress" says, with a note of the caller's, which directory
+// has the changes as they were then, by its inode: the copy, wherever it is on its way to being the upper. So it can be told
+// after a kill between any two calls. Nobody runs in a branch whose progress is of the upper itself, see [Branch.Reuse].
+const (
+	savepoint    = "savepoint"
+	progressFile = "progress"
+)
 
-// Savepoint copies the changes as they are now, so that [Branch.Rollback] can go back to them; an earlier savepoint is gone
-// then. File data is shared where the file system can do that, and copied elsewhere. Nothing may be mounted.
-func (b *Branch) Savepoint() error {
+type progress struct {
+	Note json.RawMessage // the caller's
+	Ino  uint64          // of the directory
+}
+
+// Savepoint copies the changes as they are now; an earlier savepoint is gone then. note is JSON, for who goes on from there.
+// File data is shared where the file system can do that, and copied elsewhere. Nothing may be mounted.
+func (b *Branch) Savepoint(note []byte) error {
 	if b.dir < 0 {
 		return opError("savepoint of branch", b.Dir(), errClosed)
 	}
@@ -21,8 +34,11 @@ func (b *Branch) Savepoint() error {
 	}
 	to, err := b.copyUpper(b.dir)
 	if err == nil {
+		err = b.setProgress(to, note)
 		unix.Close(to)
-		err = b.Forget()
+	}
+	if err == nil {
+		err = removeTree(b.sys, b.dir, savepoint)
 	}
 	if err == nil {
 		err = b.sys.rename(b.dir, saving, b.dir, savepoint, 0)
@@ -30,62 +46,161 @@ func (b *Branch) Savepoint() error {
 	return opError("savepoint of branch", b.Dir(), err)
 }
 
-// Rollback drops what has changed since the savepoint, which is used up by that.
+// Rollback drops what has changed since the savepoint, which is used up by that. Its note stays.
 func (b *Branch) Rollback() error {
-	to, err := openDir(b.dir, savepoint)
+	p, err := b.progress()
+	if err == nil && p == nil {
+		err = errNoSavepoint
+	}
 	if err == nil {
-		if err = b.sys.rename(b.dir, savepoint, b.dir, "upper", unix.RENAME_EXCHANGE); err != nil {
-			unix.Close(to)
+		var used bool
+		if used, err = b.isUpper(p); err == nil && used {
+			err = errNoSavepoint
 		}
 	}
-	if err != nil {
-		return opError("roll back branch", b.Dir(), err)
+	if err == nil {
+		err = b.restore(p)
 	}
-	unix.Close(b.upper)
-	b.upper = to
-	return b.Forget()
+	return opError("roll back branch", b.Dir(), err)
 }
 
-// Forget removes the savepoint, if there is one.
+// Mark notes that the changes as they are now are what note tells of. There is no savepoint then.
+func (b *Branch) Mark(note []byte) error {
+	err := b.setProgress(b.upper, note)
+	if err == nil {
+		err = b.removeCopies()
+	}
+	return opError("note progress of branch", b.Dir(), err)
+}
+
+// Forget removes the savepoint and its note, if there are any.
 func (b *Branch) Forget() error {
-	return opError("savepoint of branch", b.Dir(), removeTree(b.sys, b.dir, savepoint))
+	err := b.sys.unlink(b.dir, progressFile, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		err = b.removeCopies()
+	}
+	return opError("savepoint of branch", b.Dir(), err)
 }
 
-// Progress is what SetProgress has left, nil if it has not.
+func (b *Branch) removeCopies() error {
+	return errors.Join(removeTree(b.sys, b.dir, savepoint), removeTree(b.sys, b.dir, saving))
+}
+
+// Progress is the note of the savepoint, nil if there is none.
 func (b *Branch) Progress() ([]byte, error) {
-	text, err := readFile(b.dir, progress)
+	p, err := b.progress()
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return p.Note, nil
+}
+
+func (b *Branch) progress() (*progress, error) {
+	text, err := readFile(b.dir, progressFile)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	return text, opError("read progress of branch", b.Dir(), err)
+	var p progress
+	if err == nil {
+		err = json.Unmarshal(text, &p)
+	}
+	if err != nil {
+		return nil, opError("read progress of branch", b.Dir(), err)
+	}
+	return &p, nil
 }
 
-// SetProgress leaves a note with the branch for who goes on with it.
-func (b *Branch) SetProgress(text []byte) error {
-	return opError("note progress of branch", b.Dir(), writeFile(b.sys, b.dir, progress, text))
+func (b *Branch) setProgress(dir int, note []byte) error {
+	st, err := fstat(dir)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(&progress{note, st.Ino})
+	if err != nil {
+		return err
+	}
+	return writeFile(b.sys, b.dir, progressFile, text)
 }
 
-const progress = "progress"
+// isUpper tells whether the upper is the directory that progress is of.
+func (b *Branch) isUpper(p *progress) (bool, error) {
+	st, err := fstat(b.upper)
+	return err == nil && st.Ino == p.Ino, err
+}
 
-// Resume takes back that a branch was to be kept as it is: it is to be worked in again. The branch must be one that Keep was
-// called for, with all of it on disk, and no commit tried.
+var errNoSavepoint = errors.New("it has no savepoint")
+
+// restore puts the directory that progress is of in the upper's place. It may be interrupted, and begin again.
+func (b *Branch) restore(p *progress) error {
+	done, err := b.isUpper(p)
+	for _, name := range []string{savepoint, saving} {
+		if err != nil || done {
+			break
+		}
+		var st *unix.Stat_t
+		if st, err = lookup(b.dir, name); err != nil || st == nil || st.Ino != p.Ino {
+			continue
+		}
+		done = true
+		if err = b.sys.rename(b.dir, name, b.dir, "upper", unix.RENAME_EXCHANGE); err != nil {
+			break
+		}
+		unix.Close(b.upper)
+		b.upper, err = openDir(b.dir, "upper")
+	}
+	if err == nil && !done {
+		err = errNoSavepoint
+	}
+	if err != nil {
+		return err
+	}
+	return b.removeCopies()
+}
+
+// overwritten is before anybody runs in the branch: what progress tells of the upper will not be so any more.
+func (b *Branch) overwritten() error {
+	p, err := b.progress()
+	if err != nil || p == nil {
+		return err
+	}
+	if is, err := b.isUpper(p); err != nil || !is {
+		return err
+	}
+	return b.sys.unlink(b.dir, progressFile, 0)
+}
+
+// Resume goes back to the savepoint of a branch that was kept, or left by a process that was killed: it is to be worked in again.
+// All of it must be on disk, or written since the machine was started, and no commit tried.
 func (b *Branch) Resume() error {
 	k, err := b.kept()
-	if err == nil && (k == nil || k.Reason != ReasonKept) {
-		err = errors.New("it is none that was kept to be gone on with")
+	if err == nil && k != nil && k.Reason != ReasonKept {
+		err = errors.New("it is none that was left to be gone on with: " + k.Reason)
+	}
+	var p *progress
+	if err == nil {
+		p, err = b.progress()
+	}
+	if err == nil && p == nil {
+		err = errNoSavepoint
 	}
 	if err == nil && b.incomplete(k) {
 		err = &IncompleteError{Workdir: b.notes.Workdir, Dir: b.Dir()}
 	}
+	if err == nil {
+		err = b.restore(p)
+	}
 	if err == nil { // what was on disk in another boot is as good as what is written in this one
-		b.notes.Boot = bootID()
+		b.notes.Boot, b.notes.Pid, b.notes.PidStart = bootID(), os.Getpid(), startTime(os.Getpid())
 		var text []byte
 		if text, err = json.Marshal(&b.notes); err == nil {
 			err = writeFile(b.sys, b.dir, "meta", text)
 		}
 	}
-	if err == nil {
+	if err == nil && k != nil {
 		err = b.sys.unlink(b.dir, "kept", 0)
 	}
-	return opError("resume branch", b.Dir(), err)
+	if err != nil {
+		return fmt.Errorf("resume branch %q: %w", b.Dir(), err)
+	}
+	return nil
 }

@@ -2,6 +2,8 @@ package branch
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"testing"
 )
@@ -18,7 +20,7 @@ func TestSavepoint(t *testing.T) {
 			"rm -rf * .[!.]* 2>/dev/null; mkdir -p c/d/e; chmod 700 .",
 			"true",
 		} {
-			must(t, b.Savepoint())
+			must(t, b.Savepoint(nil))
 			must(t, b.Reuse())
 			w.in(b, undone)
 			must(t, b.Rollback())
@@ -28,8 +30,8 @@ func TestSavepoint(t *testing.T) {
 		if err := b.Rollback(); err == nil {
 			t.Error("a savepoint is used twice")
 		}
-		must(t, b.Savepoint())
-		must(t, b.Savepoint())
+		must(t, b.Savepoint(nil))
+		must(t, b.Savepoint(nil))
 		must(t, b.Forget())
 		must(t, b.Commit(CommitOptions{}))
 		w.same("commit", w.real(), saved)
@@ -44,13 +46,13 @@ func TestResume(t *testing.T) {
 	w := newWorld(t, setting{})
 	b := w.branch()
 	last := w.in(b, "echo 1 >a")
-	if err := b.Resume(); err == nil {
-		t.Error("a branch is resumed that was not kept")
+	if err := b.Resume(); !errors.Is(err, errNoSavepoint) {
+		t.Errorf("a branch is resumed that has no savepoint: %v", err)
 	}
 	if text, err := b.Progress(); err != nil || text != nil {
 		t.Errorf("progress %q, %v", text, err)
 	}
-	must(t, b.SetProgress([]byte(`{"x": 1}`)))
+	must(t, b.Mark([]byte(`{"x":1}`)))
 	must(t, b.Keep("later"))
 	id := b.ID()
 	b.Close()
@@ -58,7 +60,7 @@ func TestResume(t *testing.T) {
 	b, err := Open(w.base, id)
 	must(t, err)
 	defer b.Close()
-	if text, err := b.Progress(); err != nil || string(text) != `{"x": 1}` {
+	if text, err := b.Progress(); err != nil || string(text) != `{"x":1}` {
 		t.Errorf("progress %q, %v", text, err)
 	}
 	b.notes.Boot = "another" // the machine was started again meanwhile
@@ -70,10 +72,79 @@ func TestResume(t *testing.T) {
 	b, err = Open(w.base, id)
 	must(t, err)
 	must(t, b.Reuse())
+	if text, err := b.Progress(); err != nil || text != nil {
+		t.Errorf("somebody runs in it, and it is noted as %q, %v", text, err)
+	}
 	w.same("resumed", w.in(b, "test -e a"), last)
+	must(t, b.Mark([]byte("2")))
 	must(t, b.defers(os.ErrInvalid))
 	if err := b.Resume(); err == nil {
 		t.Error("a branch is resumed whose commit was tried")
 	}
 	must(t, b.Abort())
+}
+
+// Whatever call a process was killed after, be it at a savepoint, running, or going back: what is gone on with is what the
+// branch was at the savepoint that its note tells of.
+func TestResumeKilled(t *testing.T) {
+	const (
+		doOne = "echo one >one; rm b; touch -d 2000-01-01 one ."
+		doTwo = "mkdir e; mv one e/two; rm -r d; touch -d 2001-01-01 e ."
+	)
+	w := newWorld(t, setting{})
+	w.sh("mkdir d; echo a >d/a; echo b >b")
+	first := w.branch()
+	one := w.in(first, doOne)
+	must(t, first.Savepoint([]byte("1")))
+	must(t, first.Reuse())
+	two := w.in(first, doTwo)
+	id := first.ID()
+	first.Close()
+	wants := map[string]tree{"1": one, "2": two}
+	seen := map[string]int{}
+	for calls, over := 0, false; !over; calls++ {
+		b, err := Open(w.base, id)
+		must(t, err)
+		f := &faulty{t: t, left: calls}
+		b.sys = f
+		_, dead := until(func() error {
+			if err := b.Savepoint([]byte("2")); err != nil {
+				return err
+			}
+			return b.Rollback()
+		})
+		b.Close()
+		over = !dead
+
+		again, err := Open(w.base, id)
+		must(t, err)
+		note, err := again.Progress()
+		must(t, err)
+		must(t, again.Resume())
+		must(t, again.Savepoint(note)) // by which it was resumed, as a transaction makes one before it goes on
+		must(t, again.Reuse())
+		want, ok := wants[string(note)]
+		if !ok || !w.same(fmt.Sprintf("call %d, at %s", calls, note), w.in(again, "true"), want) {
+			t.FailNow()
+		}
+		seen[string(note)]++
+		// Back to where the next round begins.
+		if string(note) == "2" {
+			must(t, again.Abort())
+			b := w.branch()
+			w.in(b, doOne)
+			must(t, b.Savepoint([]byte("1")))
+			must(t, b.Reuse())
+			w.in(b, doTwo)
+			id = b.ID()
+			b.Close()
+			continue
+		}
+		must(t, again.Reuse())
+		w.in(again, doTwo)
+		again.Close()
+	}
+	if seen["1"] == 0 || seen["2"] == 0 {
+		t.Errorf("want both savepoints to be gone back to: %v", seen)
+	}
 }
