@@ -43,6 +43,7 @@ func (r *stageRun) group(phase context.Context, p part) (err error) {
 	if waited := r.wait(ctx, end, all); err == nil {
 		err = waited
 	}
+	r.pass(pendingSignals(r.signals), end, nil) // that nobody is left for
 	if e := r.shown(hidden); err == nil && e != nil {
 		err = r.undriven(p.first, e)
 	}
