@@ -30,7 +30,9 @@ func (r *stageRun) group(phase context.Context, p part) (err error) {
 		all = append(all, s)
 	}
 	if err == nil && r.shared.foreground { // not before: a process that hides can map no ids
-		err = kernel.HideSelf()
+		if e := kernel.HideSelf(); e != nil {
+			err = r.undriven(p.first, e)
+		}
 	}
 	if err != nil {
 		end()
