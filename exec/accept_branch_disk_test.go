@@ -38,11 +38,25 @@ func Test_filesystem_9_2_43_disk(t *testing.T) {
 		"growth of an opened": {script: "exec 3>>small; head -c 600K /dev/zero >&3; head -c 600K /dev/zero >&3", fails: true},
 		"preallocated":        {script: "fallocate -l 2M f", fails: true},
 		"preallocated beyond": {script: ": >f; fallocate -n -o 4M -l 2M f", fails: true},
-		"sparse holds little": {script: "truncate -s 1G f; echo x >>f"},
+		"sparse holds little": {script: "dd if=/dev/zero of=f bs=1 count=1 seek=1G; echo x >>f"},
+		"declared longer":     {script: "truncate -s 2M f", fails: true},
+		"declared to fit":     {script: "truncate -s 900K f; truncate -s 10K f; truncate -s 900K f; head -c 900K /dev/zero >f"},
+		"cut":                 {script: "truncate -s 0 large; head -c 900K /dev/zero >f"},
+		"declared by its path": {python: true, script: `
+import os
+open("f", "w").write("x" * 100)
+os.truncate("f", 50)
+os.truncate("f", 600 << 10)
+fd = os.memfd_create("m")
+os.ftruncate(fd, 1 << 30)
+open("g", "w").write("x" * (600 << 10))
+try: os.truncate(os.getcwd() + "/f", 1100 << 10)
+except OSError as e: raise SystemExit(e.strerror)
+`, fails: true},
 		"sparse is filled": {python: true, script: `
 import mmap, os, signal
 fd = os.open("f", os.O_RDWR|os.O_CREAT)
-os.ftruncate(fd, 4 << 20)
+os.pwrite(fd, b"x", (4 << 20) - 1)
 m = mmap.mmap(fd, 4 << 20)
 if os.fork() == 0:
     for i in range(0, 4 << 20, 4096): m[i] = 1

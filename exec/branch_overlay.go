@@ -9,7 +9,10 @@ import (
 )
 
 // overlayBranch is a branch that overlayfs shows.
-type overlayBranch struct{ *branch.Branch }
+type overlayBranch struct {
+	*branch.Branch
+	target string // the working directory as the command names it, links resolved
+}
 
 func (b overlayBranch) Commit() error { return b.Branch.Commit(branch.CommitOptions{}) }
 
@@ -37,7 +40,7 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	if err != nil {
 		return err
 	}
-	s.branch = overlayBranch{b}
+	s.branch = overlayBranch{b, target}
 	overlay := &view.Overlay{Target: target, Mounts: mounts, Options: branch.OverlayOptions(), Bytes: options.Disk, Place: b.Place}
 	overlay.Lower, overlay.Upper, overlay.Work = b.Layers()
 	if within != nil {

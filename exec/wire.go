@@ -5,6 +5,7 @@ import (
 
 	"github.com/sandlock-go/sandlock/exec/audit"
 	"github.com/sandlock-go/sandlock/exec/handler/dirs"
+	"github.com/sandlock-go/sandlock/exec/handler/disk"
 	"github.com/sandlock-go/sandlock/exec/handler/explain"
 	"github.com/sandlock-go/sandlock/exec/handler/listen"
 	"github.com/sandlock-go/sandlock/exec/handler/memory"
@@ -52,6 +53,7 @@ type wired struct {
 //	hosts      opens of /etc/hosts; all other opens are passed on
 //	certificates  opens of files that show the proxy's certificate; all other opens are passed on
 //	metadata   chmod, chown, utime, xattr families
+//	disk       truncate and ftruncate to a length; those for which there is room, or that are of other files, are passed on
 //	peers      getpeername of connections that the proxy has; all others are passed on
 //	ports      bind; where ports are virtual also getsockname, getpeername, and opens of files that list sockets; all other opens are passed on
 //	netlink    socket of netlink, and bind and getsockname of such sockets; all others are passed on
@@ -118,6 +120,13 @@ func (s *sandbox) handlers(child *stage.Child, f *family, loop *supervise.Loop, 
 	s.bundles(&w, limits, j)
 	if s.notifies("fchmodat") {
 		w.list = append(w.list, metadata.New(s.arch, metadata.Config{Grants: grants, Root: s.root, IDs: s.ids()}, j))
+	}
+	if b, ok := s.branch.(overlayBranch); ok && s.program.Branch.Disk > 0 && s.notifies("ftruncate") {
+		h, err := disk.New(s.arch, disk.Config{Root: s.root, Workdir: b.target, Origin: where(s.program, s.program.Branch.DiskOrigin)}, j)
+		if err != nil {
+			return w, err
+		}
+		w.list = append(w.list, h)
 	}
 	if s.notifies("socket") {
 		h := netlink.New(s.arch, s.root, loop, j, s.notifies("getsockname"))

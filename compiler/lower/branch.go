@@ -2,6 +2,7 @@ package lower
 
 import (
 	"github.com/sandlock-go/sandlock/compiler/policy"
+	"github.com/sandlock-go/sandlock/compiler/seccomp"
 	"github.com/sandlock-go/sandlock/ir"
 )
 
@@ -34,9 +35,16 @@ func Branch(u *Unit) {
 		u.Program.Branch.Kind, u.Program.Branch.Storage = ir.BranchFS, "" // it has its own
 		u.Filter.BranchFS, u.Filter.BranchFSOrigin = true, u.ref(src.Isolation.Origin)
 	}
+	if disk.V > 0 {
+		toNothing := ir.Clause{Conds: []ir.Cond{{Arg: 1, Op: ir.OpEq, Mask: ^uint64(0), Value: 0}}, Action: ir.Allow, Reason: "takes no room"}
+		u.Filter.Traps = append(u.Filter.Traps, seccomp.Trap{
+			Names: []string{"truncate", "ftruncate"}, Reason: "limits.disk: no file is longer than there is room for", Origin: u.ref(disk.Origin),
+			Clauses: []ir.Clause{toNothing},
+		})
+	}
 }
 
-// branchMechanisms: after the start a branch traps no system call.
+// branchMechanisms: after the start a branch traps no system call, but for lengths under limits.disk.
 func branchMechanisms(u *Unit, add adder) {
 	b := &u.Program.Branch
 	if b.Kind == ir.BranchNone {
@@ -54,6 +62,7 @@ func branchMechanisms(u *Unit, add adder) {
 	add("filesystem.on_error", "supervisor", settled+"after any other status, a signal, a limit or a timeout: "+actionReason(b.OnError))
 	if b.Disk > 0 {
 		add("limits.disk", "size-limited file system", "changes are kept in memory (tmpfs) until the end, in a file system of that size, so every way to grow ends in ENOSPC")
+		add("limits.disk", "seccomp notification", "truncate and ftruncate to a greater length than there is room for are refused with ENOSPC, although a hole takes none")
 	}
 }
 

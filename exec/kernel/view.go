@@ -52,13 +52,13 @@ func (v *view) inside(text string) (string, error) {
 // mounted refuses what lies on no mount of the command's: a descriptor that it was started with, or that was passed to it,
 // can be of the host's, and then its path means another file to the command.
 func (v *view) mounted(tid, fd int) error {
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+	mount, err := MountID(fd)
+	if err != nil {
 		return unix.EACCES
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.mounts[st.Mnt_id] {
+	if v.mounts[mount] {
 		return nil
 	}
 	// It may be a newer one: the host's mounts can reach the command (mount_namespaces(7), shared subtrees).
@@ -73,7 +73,7 @@ func (v *view) mounted(tid, fd int) error {
 			v.mounts[id] = true
 		}
 	}
-	if !v.mounts[st.Mnt_id] {
+	if !v.mounts[mount] {
 		return unix.EACCES
 	}
 	return nil
