@@ -149,6 +149,7 @@ func (s *sandbox) prepare() (*stage.Plan, *rulesets, error) {
 	if problems := s.finishView(); len(problems) > 0 {
 		return nil, rs, &SetupError{problems}
 	}
+	s.tellOfStorages()
 	return plan, rs, nil
 }
 

@@ -266,7 +266,8 @@ func (s *sandbox) placedSources() (problems []string) {
 // coverPaths closes what the policy denies and keeps what it protects.
 func (s *sandbox) coverPaths() (problems []string) {
 	v := &s.program.View
-	if len(v.Deny) == 0 && len(v.Protect) == 0 {
+	storages := s.storagesShown()
+	if len(v.Deny) == 0 && len(v.Protect) == 0 && len(storages) == 0 {
 		return nil
 	}
 	r := cover.Request{Root: s.root}
@@ -292,7 +293,7 @@ func (s *sandbox) coverPaths() (problems []string) {
 		}
 		return rules
 	}
-	r.Deny, r.Protect = bind(v.Deny, ir.ExpandPath), bind(v.Protect, ir.ExpandProtect)
+	r.Deny, r.Protect = append(bind(v.Deny, ir.ExpandPath), storages...), bind(v.Protect, ir.ExpandProtect)
 	if len(problems) > 0 {
 		return problems
 	}

@@ -66,7 +66,7 @@ func (p *planner) aliases() {
 	s := &search{planner: p, targets: map[id]*target{}, inodes: map[uint64]bool{}, devices: map[uint64]bool{},
 		exact: map[uint64]bool{}, mounts: map[uint64]bool{}, roots: map[string]bool{}}
 	for _, c := range sortedCovers(p.covers) {
-		if c.Kind < ReadOnly || p.kept(c.Path, c.Kind) {
+		if c.Kind < ReadOnly || c.alone || p.kept(c.Path, c.Kind) {
 			continue
 		}
 		if err := s.gather(c); err != nil {

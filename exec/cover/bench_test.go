@@ -33,10 +33,10 @@ func TestManyRules(t *testing.T) {
 		r := Request{Grants: tc.grants}
 		for i := range 1000 {
 			if tc.deny != nil {
-				r.Deny = append(r.Deny, Rule{tc.deny(i), "filesystem.deny[0]"})
+				r.Deny = append(r.Deny, Rule{Path: tc.deny(i), Name: "filesystem.deny[0]"})
 			}
 			if tc.guard != nil {
-				r.Protect = append(r.Protect, Rule{tc.guard(i), "filesystem.protect[0]"})
+				r.Protect = append(r.Protect, Rule{Path: tc.guard(i), Name: "filesystem.protect[0]"})
 			}
 		}
 		begin := time.Now()
@@ -72,7 +72,7 @@ func BenchmarkProtect(b *testing.B) {
 		b.Run(fmt.Sprintf("patterns=%d", n), func(b *testing.B) {
 			r := Request{Grants: []Grant{{dir + "/w", true}}}
 			for i := range n {
-				r.Protect = append(r.Protect, Rule{fmt.Sprintf("**/x%d/*/hooks", i), "filesystem.protect[0]"})
+				r.Protect = append(r.Protect, Rule{Path: fmt.Sprintf("**/x%d/*/hooks", i), Name: "filesystem.protect[0]"})
 			}
 			bench(b, r)
 		})
@@ -94,7 +94,7 @@ func BenchmarkMissing(b *testing.B) {
 	dir := b.TempDir()
 	r := Request{Grants: []Grant{{dir, true}}}
 	for i := range 1000 {
-		r.Deny = append(r.Deny, Rule{fmt.Sprintf("%s/%d", dir, i), "filesystem.deny[0]"})
+		r.Deny = append(r.Deny, Rule{Path: fmt.Sprintf("%s/%d", dir, i), Name: "filesystem.deny[0]"})
 	}
 	bench(b, r)
 }
@@ -107,7 +107,7 @@ func BenchmarkDeny(b *testing.B) {
 			for i := range 1000 {
 				name := fmt.Sprintf("%s/%d", dir, i)
 				check(b, os.WriteFile(name, nil, 0o644))
-				r.Deny = append(r.Deny, Rule{name, "filesystem.deny[0]"})
+				r.Deny = append(r.Deny, Rule{Path: name, Name: "filesystem.deny[0]"})
 			}
 			if beside {
 				r.Grants[0].Path = "/none"

@@ -50,6 +50,8 @@ type Grant struct {
 type Rule struct {
 	Path string // a deny: an absolute path in the view; a protection: a pattern as compiler/policy describes them
 	Name string // what errors call it: "filesystem.deny[3]"
+	// Alone says that other names of the files in it (hard links) are not searched for.
+	Alone bool
 }
 
 // Request is what a plan is made of.
@@ -117,8 +119,9 @@ type planner struct {
 // found is a cover and the file it is for.
 type found struct {
 	Cover
-	file file
-	pins bool // the directories above have to stay in their places
+	file  file
+	pins  bool // the directories above have to stay in their places
+	alone bool // see Rule
 }
 
 // Make plans covers and makes the placeholders. It tells all errors at once and then leaves nothing behind.
@@ -155,13 +158,13 @@ func (p *planner) fail(rule Rule, path string, err error) {
 // add notes a cover. Of two on one path the stronger one stays.
 func (p *planner) add(rule Rule, path string, f file, kind Kind, pins bool) {
 	if old, ok := p.covers[path]; ok {
-		old.pins = old.pins || pins
+		old.pins, old.alone = old.pins || pins, old.alone && rule.Alone
 		if kind > old.Kind {
 			old.Kind, old.Rule, old.file = kind, rule.Name, f
 		}
 		return
 	}
-	p.covers[path] = &found{Cover{path, f.dir(), f.link(), kind, rule.Name}, f, pins}
+	p.covers[path] = &found{Cover{path, f.dir(), f.link(), kind, rule.Name}, f, pins, rule.Alone}
 }
 
 // kept reports whether a directory above path is closed or read-only as a whole.

@@ -142,7 +142,7 @@ func TestEscapedPattern(t *testing.T) {
 		check(t, os.Mkdir(dir, 0o755))
 		p, err := Make(Request{
 			Grants:  []Grant{{dir, true}},
-			Protect: []Rule{{glob.Escape(dir) + "/.bashrc", "protect[0]"}, {glob.Escape(dir) + "/**/" + glob.Escape("x"+name), "protect[1]"}},
+			Protect: []Rule{{Path: glob.Escape(dir) + "/.bashrc", Name: "protect[0]"}, {Path: glob.Escape(dir) + "/**/" + glob.Escape("x"+name), Name: "protect[1]"}},
 		})
 		check(t, err)
 		for _, missing := range []string{"/.bashrc", "/x" + name} {

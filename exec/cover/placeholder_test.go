@@ -30,7 +30,7 @@ func denied(t testing.TB, dir string, names ...string) *Plan {
 func deniedRequest(dir string, names ...string) Request {
 	r := Request{Grants: []Grant{{dir, true}}}
 	for i, name := range names {
-		r.Deny = append(r.Deny, Rule{filepath.Join(dir, name), fmt.Sprintf("filesystem.deny[%d]", i)})
+		r.Deny = append(r.Deny, Rule{Path: filepath.Join(dir, name), Name: fmt.Sprintf("filesystem.deny[%d]", i)})
 	}
 	return r
 }
@@ -70,9 +70,9 @@ func TestPlaceholders(t *testing.T) {
 		})
 		t.Run("where a directory would have to be", func(t *testing.T) {
 			for name, r := range map[string]Request{
-				"denied":    {Deny: []Rule{{"x/y", "deny"}}},
-				"protected": {Protect: []Rule{{"x/y", "protect"}}},
-				"anywhere":  {Protect: []Rule{{"**/x/y/**", "protect"}}},
+				"denied":    {Deny: []Rule{{Path: "x/y", Name: "deny"}}},
+				"protected": {Protect: []Rule{{Path: "x/y", Name: "protect"}}},
+				"anywhere":  {Protect: []Rule{{Path: "**/x/y/**", Name: "protect"}}},
 			} {
 				dir := tree(t)
 				first := denied(t, dir, "x")

@@ -337,3 +337,22 @@ func (v *View) OnHost(path string) (host string, ok bool) {
 	}
 	return filepath.Join(source, strings.TrimPrefix(path, best)), true
 }
+
+// Shown returns the paths by which the command sees a file of the host: it inverts OnHost.
+func (v *View) Shown(host string) (paths []string) {
+	add := func(target, source string) {
+		rest, ok := strings.CutPrefix(host, source)
+		if !ok || rest != "" && rest[0] != '/' {
+			return
+		}
+		path := filepath.Join("/", target, rest)
+		if at, ok := v.OnHost(path); ok && at == host {
+			paths = append(paths, path)
+		}
+	}
+	add("", v.spec.Root)
+	for _, m := range v.spec.Mounts {
+		add(m.Target, m.Source)
+	}
+	return paths
+}
