@@ -158,6 +158,23 @@ func Test_transaction_killed_and_resumed(t *testing.T) {
 	})
 }
 
+// A stage that has succeeded although a signal came meanwhile is one whose work is kept.
+func Test_transaction_signal_keeps_what_has_succeeded(t *testing.T) {
+	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
+		s := newStaging(t, u, "")
+		p := exectest.Start(t, s.txn(t, []string{"--savepoints"}, "echo 1 >new", `trap "echo 2 >done; exit 0" TERM; echo 2 >in2; while :; do sleep 0.02; done`, "touch never"))
+		upperHas(t, s.branched, "in2")
+		p.Signal(t, syscall.SIGTERM)
+		if r := p.Wait(t); r.Code != 143 {
+			t.Errorf("exit %d: %s", r.Code, r.Stderr)
+		}
+		i := s.wantOne(t, "kept")
+		if shown := s.branch(t, "show", i.ID).Stdout; !strings.Contains(shown, "\nA  done  ") || !strings.Contains(shown, "\nA  new  ") || strings.Contains(shown, "never") {
+			t.Errorf("show: %q", shown)
+		}
+	})
+}
+
 // Numbers 73, 79 and 91: what is left running does not keep a transaction, whoever holds standard error; and the code says how
 // it ended.
 func Test_filesystem_9_4_79_transaction_ends(t *testing.T) {

@@ -49,9 +49,6 @@ func (r *stageRun) group(phase context.Context, p part) (err error) {
 	if e := r.shown(hidden); err == nil && e != nil {
 		err = r.undriven(p.first, e)
 	}
-	if err == nil && r.asked != 0 {
-		err = &AbortError{Stage: -1, Err: signalled(r.asked)}
-	}
 	return err
 }
 

@@ -29,8 +29,11 @@ func (r *stageRun) step(phase context.Context, s *step) error {
 	}
 	ran := len(r.result.Stages)
 	var err error
-	for _, p := range s.parts {
-		if err = r.part(phase, p); err != nil {
+	for i, p := range s.parts {
+		if err = r.part(phase, p); err == nil && r.asked != 0 && i < len(s.parts)-1 {
+			err = &AbortError{Stage: -1, Err: signalled(r.asked)}
+		}
+		if err != nil {
 			break
 		}
 	}
@@ -44,6 +47,9 @@ func (r *stageRun) step(phase context.Context, s *step) error {
 		return err
 	}
 	r.shared.done, r.shared.saved = s.first+s.count, false
+	if r.asked != 0 {
+		return &AbortError{Stage: -1, Err: signalled(r.asked)}
+	}
 	return nil
 }
 
@@ -68,9 +74,6 @@ func (r *stageRun) alone(phase context.Context, i int) error {
 	r.asked = s.cmd.askedToEnd(r.signals)
 	if e := r.shown(hidden); e != nil {
 		return r.undriven(i, e)
-	}
-	if err == nil && r.asked != 0 {
-		err = &AbortError{Stage: -1, Err: signalled(r.asked)}
 	}
 	return err
 }
