@@ -144,11 +144,31 @@ func TestLock(t *testing.T) {
 		t.Errorf("commit under another's lock: %v", err)
 	}
 	w.same("workdir", w.real(), before)
+
+	time.AfterFunc(50*time.Millisecond, b.Stop)
+	if err := b.Commit(CommitOptions{Wait: time.Hour}); !errors.As(err, &lock) || lock.Busy || !errors.Is(err, ErrStopped) || lock.Dir != b.Dir() {
+		t.Errorf("commit that was stopped: %v", err)
+	}
+	w.same("workdir after a commit that was stopped", w.real(), before)
+	if info, err := Show(w.base, b.ID()); err != nil || info.Kept != ReasonDeferred || !strings.Contains(info.Detail, "interrupted") {
+		t.Errorf("branch after a commit that was stopped: %+v, %v", info, err)
+	}
+	b.Close()
+	b, err = Open(w.base, b.ID())
+	must(t, err)
+
 	time.AfterFunc(100*time.Millisecond, func() { unix.Close(fd) })
 	must(t, b.Commit(CommitOptions{}))
 	if err := b.Commit(CommitOptions{}); err == nil {
 		t.Error("second commit: no error")
 	}
+
+	// Nobody has the lock: there is no wait to be stopped, and what is decided is done.
+	b = w.branch()
+	shown := w.in(b, "echo y >> a")
+	b.Stop()
+	must(t, b.Commit(CommitOptions{}))
+	w.same("committed", w.real(), shown)
 }
 
 // TestTogether commits branches of one workdir at the same time: those that touch one file conflict, others do not.
