@@ -272,34 +272,64 @@ func (s *stage) read(op string, do func(r *record) error) error {
 	return eachRecord(f, op, do)
 }
 
-// eachRecord reads records of one operation; "" is all.
+// eachRecord reads records of one operation; "" is all. Another goroutine decodes the next ones meanwhile.
 func eachRecord(f io.Reader, op string, do func(r *record) error) error {
-	lines := bufio.NewReaderSize(f, 256<<10)
-	for {
-		line, err := readLine(lines)
-		if errors.Is(err, io.EOF) && len(line) == 0 {
-			return nil
+	var failure error
+	next := make(chan []record, 1)
+	stop := make(chan struct{})
+	defer func() {
+		close(stop)
+		for range next {
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read journal: %w", err)
+	}()
+	go func() {
+		defer close(next)
+		lines := bufio.NewReaderSize(f, 256<<10)
+		for failure == nil {
+			var some []record
+			some, failure = decodeSome(lines, op)
+			select {
+			case next <- some:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	for some := range next {
+		for i := range some {
+			if err := do(&some[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if errors.Is(failure, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("read journal: %w", failure)
+}
+
+// decodeSome returns the next records, and why they are the last.
+func decodeSome(lines *bufio.Reader, op string) (some []record, err error) {
+	for len(some) < 64 {
+		line, err := readLine(lines)
+		if err != nil && (len(line) == 0 || !errors.Is(err, io.EOF)) {
+			return some, err
 		}
 		if op != "" && skips(line, op) {
 			continue
 		}
 		var r record
 		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("read journal: %w", err)
+			return some, err
 		}
 		if bad(string(r.Path)) {
-			return fmt.Errorf("read journal: path %q", r.Path)
+			return some, fmt.Errorf("path %q", r.Path)
 		}
-		if op != "" && r.Op != op {
-			continue
-		}
-		if err := do(&r); err != nil {
-			return err
+		if op == "" || r.Op == op {
+			some = append(some, r)
 		}
 	}
+	return some, nil
 }
 
 // readLine returns a line of any length, which the next call may overwrite.
