@@ -94,7 +94,7 @@ func TestBranchMarkdown(t *testing.T) {
 			// By rounds the speeds are 0.5, 0.8 and 0.9, whatever that of the medians is.
 			sideBare: {1e6, 4e6, 9e6}, sidePlain: {1e6, 4e6, 9e6}, sideBranch: {2e6, 5e6, 10e6}, sideFuse: {10e6},
 		}}},
-		Commits: []Commit{{Name: "new", Files: 10, Target: "≤ 2 ×", Took: []float64{3e6}, Copy: []float64{2e6}}},
+		Commits: []Commit{{Name: "new", Files: 10, Target: "≤ 2 ×", Took: []float64{3e6}, Copy: []float64{2e6}, CopyEach: []float64{4e6}}},
 		Gaps:    []string{"missing (not found)"},
 	}}
 	var text strings.Builder
@@ -104,7 +104,7 @@ func TestBranchMarkdown(t *testing.T) {
 		"| work on a disk, speed",
 		"| tar x | 4 | 1.00 | 0.80 | | 0.10 | | | ≥ 0.9 |",
 		"| commit of 10 files |",
-		"| new | 2 | 3 | 1.50 × | ≤ 2 × |",
+		"| new | 2 | 4 | 3 | 1.50 × | 0.75 × | ≤ 2 × |",
 		"not measured: missing (not found)",
 	} {
 		if !strings.Contains(text.String(), want) {

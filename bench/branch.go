@@ -200,10 +200,12 @@ func (r *Report) branches(w io.Writer) {
 		}
 	}
 	if len(b.Commits) > 0 {
-		fmt.Fprintf(w, "\n| commit of %d files | cp -a and sync ms | commit ms | ratio | target |\n|---|---:|---:|---:|---|\n", b.Commits[0].Files)
+		fmt.Fprintf(w, "\n| commit of %d files | cp -a and sync -f ms | cp -a and fsync of each ms | commit ms | ratio to sync -f | ratio to fsync | target |\n", b.Commits[0].Files)
+		fmt.Fprint(w, "|---|---:|---:|---:|---:|---:|---|\n")
 		for i := range b.Commits {
 			c := &b.Commits[i]
-			fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f × | %s |\n", c.Name, median(c.Copy)/1e6, median(c.Took)/1e6, median(c.ratios()), c.Target)
+			fmt.Fprintf(w, "| %s | %.0f | %.0f | %.0f | %.2f × | %.2f × | %s |\n", c.Name, median(c.Copy)/1e6, median(c.CopyEach)/1e6, median(c.Took)/1e6,
+				median(c.ratios(c.Copy)), median(c.ratios(c.CopyEach)), c.Target)
 		}
 	}
 	for _, gap := range b.Gaps {

@@ -11,16 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Commit is what it took to apply changes, and to copy as many files of those sizes and sync that: nanoseconds, round by round.
+// Commit is what it took to apply changes, and to copy as many files of those sizes and bring them to the disk: nanoseconds, round
+// by round.
 type Commit struct {
 	Name, Target string
 	Files        int
-	Took, Copy   []float64
+	Took         []float64
+	Copy         []float64 // with one sync of the file system
+	CopyEach     []float64 // with an fsync of each file
 }
 
-func (c *Commit) ratios() (list []float64) {
+func (c *Commit) ratios(to []float64) (list []float64) {
 	for i := range c.Took {
-		list = append(list, c.Took[i]/c.Copy[i])
+		list = append(list, c.Took[i]/to[i])
 	}
 	return list
 }
@@ -32,7 +35,7 @@ const (
 
 // measureCommits writes all files of a tree anew, or a second tree, in a branch, and times how long the run goes on when that is
 // done: until all is applied. What the command wrote is not on disk by then: to bring it there is part of the commit, as it is part
-// of a copy that is synced.
+// of a copy that is synced, all at once or file by file.
 func (w workshop) measureCommits(files int) ([]Commit, error) {
 	work, n := w.path("probe/work"), fmt.Sprint(files)
 	memory, err := os.MkdirTemp("/dev/shm", "bench-branch-")
@@ -60,16 +63,22 @@ func (w workshop) measureCommits(files int) ([]Commit, error) {
 				return nil, err
 			}
 			for round := range commitRounds {
-				took, err := timedSync(tree, []string{"sh", "-c", "cp -a files copied && sync -f copied"})
-				if err != nil {
-					return nil, err
-				}
-				c.Copy = append(c.Copy, took)
-				if _, err := output(tree, []string{"rm", "-r", "copied"}); err != nil {
-					return nil, err
+				for _, copied := range []struct {
+					samples *[]float64
+					sync    string
+				}{{&c.Copy, "sync -f copied"}, {&c.CopyEach, "find copied -type f -print0 | xargs -0 sync"}} {
+					took, err := timedSync(tree, []string{"sh", "-c", "cp -a files copied && " + copied.sync})
+					if err != nil {
+						return nil, err
+					}
+					*copied.samples = append(*copied.samples, took)
+					if _, err := output(tree, []string{"rm", "-r", "copied"}); err != nil {
+						return nil, err
+					}
 				}
 				unix.Sync()
-				if took, err = timedEnd(tree, join(w.branched("commit", tree, storage.path), change.argv(round))); err != nil {
+				took, err := timedEnd(tree, join(w.branched("commit", tree, storage.path), change.argv(round)))
+				if err != nil {
 					return nil, err
 				}
 				c.Took = append(c.Took, took)

@@ -327,6 +327,16 @@ func holdLock(t *testing.T, dir string) (release func()) {
 	}
 }
 
+func hasChildren(pid int) bool {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		if text, err := os.ReadFile(list); err == nil && len(text) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Somebody else commits all the time: the branch is kept, with the exit code that says to try again.
 func Test_branch_lock_is_held(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {
@@ -334,6 +344,19 @@ func Test_branch_lock_is_held(t *testing.T) {
 		release := holdLock(t, b.Work)
 		if r := b.Sh(b.policy(""), "echo 1 >new"); r.Code != 75 || !strings.Contains(r.Stderr, "tries again") {
 			t.Errorf("exit %d, %q", r.Code, r.Stderr)
+		}
+		wantMissing(t, b.Work+"/new")
+		wantRun(t, b.branch(t, "abort", b.wantOne(t, "commit-deferred").ID), 0, "")
+
+		// A signal ends the wait.
+		p := exectest.Start(t, b.Opts(b.policy(""), "/bin/sh", "-c", "echo 1 >new"))
+		upperHas(t, b, "new")
+		exectest.Within(t, 20*time.Second, "the command's end", func() bool { return !hasChildren(p.Cmd.Process.Pid) })
+		exectest.Within(t, 20*time.Second, "the executor's end", func() bool { // a signal that still comes to the command is lost
+			return p.Cmd.Process.Signal(syscall.SIGTERM) != nil
+		})
+		if r := p.Wait(t); r.Code != 143 || !strings.Contains(r.Stderr, "interrupted") || !strings.Contains(r.Stderr, b.storage) {
+			t.Errorf("terminated: exit %d, %q", r.Code, r.Stderr)
 		}
 		wantMissing(t, b.Work+"/new")
 		id := b.wantOne(t, "commit-deferred").ID

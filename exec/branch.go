@@ -78,7 +78,8 @@ func (s *sandbox) openBranch(spec *view.Spec) error {
 
 // endBranch does with the changes what the policy says, once nothing of the sandbox is left. Files that another executor or
 // person changed meanwhile are left alone. It runs on another thread: this one is confined as the command was, and goes on to
-// receive signals (in a descriptor, -1 for none). One that ends programs ends the review of a dry run; what is decided is done.
+// receive signals (in a descriptor, -1 for none). One that ends programs ends the review of a dry run, and a commit's wait for the
+// workdir's lock; a commit that has it is done.
 func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 	if s.branch == nil {
 		return
@@ -98,7 +99,7 @@ func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 	for signal := unix.Signal(0); b == nil; {
 		select {
 		case b = <-done:
-			if b.Review && signal != 0 && errors.Is(b.Err, branch.ErrStopped) {
+			if signal != 0 && errors.Is(b.Err, branch.ErrStopped) {
 				r.Code, r.Signal = 128+int(signal), int(signal)
 			}
 		case <-time.After(reviewPulse):
@@ -123,7 +124,7 @@ func (s *sandbox) endBranch(r *Result, failed bool, signals int) {
 	s.options.Audit.Write(line)
 }
 
-// reviewPulse is how often the thread looks for a signal while the changes are shown.
+// reviewPulse is how often the thread looks for a signal while the changes are shown or applied.
 const reviewPulse = 50 * time.Millisecond
 
 // endingSignal returns the last signal that waits, of those which end a program; 0 for none.

@@ -56,10 +56,7 @@ func (s *stage) apply(bulk bool) (root *meta, err error) {
 		return nil, err
 	}
 	bulk = bulk || s.records > 2*fewFiles
-	if err := s.each(func(r *record) error {
-		if r.Op != opEnd {
-			return nil
-		}
+	if err := s.eachEnd(func(r *record) error {
 		if len(r.Path) == 0 {
 			root = r.After
 		}
@@ -340,10 +337,7 @@ func (s *stage) undoAll() error {
 	}); err != nil {
 		return err
 	}
-	if err := s.each(func(r *record) error {
-		if r.Op != opEnd {
-			return nil
-		}
+	if err := s.eachEnd(func(r *record) error {
 		return note(r, s.end(at, r, r.Before, true))
 	}); err != nil {
 		return err

@@ -102,10 +102,11 @@ func sizeOf(st *unix.Stat_t) int64 {
 // errStop ends a walk whose reader has enough.
 var errStop = errors.New("stop")
 
-// ErrStopped is what Changes ends with after Stop.
+// ErrStopped is what Changes and the wait for the workdir's lock end with after Stop.
 var ErrStopped = errors.New("stopped")
 
-// Stop ends a walk over the changes that another goroutine is at, and all to come.
+// Stop ends a walk over the changes that another goroutine is at, or its wait for the workdir's lock, and all to come. A commit
+// that has the lock goes on.
 func (b *Branch) Stop() { b.stopped.Store(true) }
 
 // Changes yields what a commit would change, sorted by the bytes of the paths, without changes of nothing but times. It ends

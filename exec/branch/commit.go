@@ -105,7 +105,7 @@ func (b *Branch) kept() (*kept, error) {
 	return &k, nil
 }
 
-// lock takes the workdir's lock.
+// lock takes the workdir's lock. Stop ends the wait for it.
 func (b *Branch) lock(wait time.Duration) error {
 	if wait == 0 {
 		wait = lockWait
@@ -116,6 +116,9 @@ func (b *Branch) lock(wait time.Duration) error {
 			return nil
 		}
 		busy := errors.Is(err, unix.EWOULDBLOCK)
+		if busy && b.stopped.Load() {
+			busy, err = false, ErrStopped
+		}
 		if !busy || time.Now().After(deadline) {
 			return &LockError{Workdir: b.notes.Workdir, Dir: b.Dir(), Busy: busy, Err: err}
 		}

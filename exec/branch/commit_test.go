@@ -3,8 +3,10 @@ package branch
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -144,11 +146,31 @@ func TestLock(t *testing.T) {
 		t.Errorf("commit under another's lock: %v", err)
 	}
 	w.same("workdir", w.real(), before)
+
+	time.AfterFunc(50*time.Millisecond, b.Stop)
+	if err := b.Commit(CommitOptions{Wait: time.Hour}); !errors.As(err, &lock) || lock.Busy || !errors.Is(err, ErrStopped) || lock.Dir != b.Dir() {
+		t.Errorf("commit that was stopped: %v", err)
+	}
+	w.same("workdir after a commit that was stopped", w.real(), before)
+	if info, err := Show(w.base, b.ID()); err != nil || info.Kept != ReasonDeferred || !strings.Contains(info.Detail, "interrupted") {
+		t.Errorf("branch after a commit that was stopped: %+v, %v", info, err)
+	}
+	b.Close()
+	b, err = Open(w.base, b.ID())
+	must(t, err)
+
 	time.AfterFunc(100*time.Millisecond, func() { unix.Close(fd) })
 	must(t, b.Commit(CommitOptions{}))
 	if err := b.Commit(CommitOptions{}); err == nil {
 		t.Error("second commit: no error")
 	}
+
+	// Nobody has the lock: there is no wait to be stopped, and what is decided is done.
+	b = w.branch()
+	shown := w.in(b, "echo y >> a")
+	b.Stop()
+	must(t, b.Commit(CommitOptions{}))
+	w.same("committed", w.real(), shown)
 }
 
 // TestTogether commits branches of one workdir at the same time: those that touch one file conflict, others do not.
@@ -302,4 +324,43 @@ func TestBase(t *testing.T) {
 			t.Error("another user's: no error")
 		}
 	}
+}
+
+// TestManyNames is of a directory with so many names of all kinds that they are looked at ahead. That changes nothing: not even
+// the number of calls, which the tests of crashes count by.
+func TestManyNames(t *testing.T) {
+	eachSetting(t, func(t *testing.T, s setting) {
+		var calls []int
+		for _, processors := range []int{1, 2} {
+			w := newWorldIn(t, s, "/dev/shm")
+			w.sh(`for i in {100..199}; do echo $i > $i; done; mkdir 21{0..9}; ln 180 h180; ln 181 h181; mkdir full; touch full/{1..9}; chmod 0 182`)
+			b := w.branch()
+			shown := w.in(b, `for i in {100..130}; do echo x >> $i; done; for i in {131..150}; do echo $i > $i; done; rm 15? h180; echo y >> h181
+for i in 100 140 170; do ln $i l$i; ln $i m$i; chmod 0 m$i; done; rmdir 210 211; echo f > 211; mkdir n; touch n/{1..9}; echo x > 213/f; mv full u
+for i in {271..279}; do ln -s $i s$i; done; rm 190; mkfifo 190`)
+			f := &faulty{t: t, left: -1}
+			b.sys = f
+			was := runtime.GOMAXPROCS(processors)
+			err := b.Commit(CommitOptions{})
+			runtime.GOMAXPROCS(was)
+			must(t, err)
+			calls = append(calls, f.count)
+			w.same("committed", w.real().singles().readable(), shown.singles().readable())
+		}
+		if calls[0] != calls[1] {
+			t.Errorf("calls by processors: %d", calls)
+		}
+	})
+}
+
+// readable is a tree in which nothing is said of the contents of files that only root can read.
+func (t tree) readable() tree {
+	t = maps.Clone(t)
+	for p, e := range t {
+		if e.Mode&0o400 == 0 {
+			e.Data = ""
+			t[p] = e
+		}
+	}
+	return t
 }

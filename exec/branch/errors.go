@@ -33,7 +33,8 @@ func (e *ConflictError) reason() string {
 	return fmt.Sprintf("commit to %q: changed outside the branch: %s", e.Workdir, strings.Join(first, ", "))
 }
 
-// LockError is a commit that did not get the workdir's lock: Busy if another executor had it all the time.
+// LockError is a commit that did not get the workdir's lock: Busy if another executor had it all the time. Err is ErrStopped if
+// Stop ended the wait.
 type LockError struct {
 	Workdir, Dir string
 	Busy         bool
@@ -42,7 +43,12 @@ type LockError struct {
 
 func (e *LockError) Error() string { return e.reason() + keptIn(e.Dir) }
 
-func (e *LockError) reason() string { return fmt.Sprintf("lock workdir %q: %v", e.Workdir, e.Err) }
+func (e *LockError) reason() string {
+	if errors.Is(e.Err, ErrStopped) {
+		return fmt.Sprintf("lock workdir %q: interrupted, while another commit had it", e.Workdir)
+	}
+	return fmt.Sprintf("lock workdir %q: %v", e.Workdir, e.Err)
+}
 
 func (e *LockError) Unwrap() error { return e.Err }
 

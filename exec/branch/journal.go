@@ -2,6 +2,7 @@ package branch
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -256,34 +257,105 @@ func (s *stage) setState(state string) error {
 }
 
 // each reads the journal from its start.
-func (s *stage) each(do func(r *record) error) error {
+func (s *stage) each(do func(r *record) error) error { return s.read("", do) }
+
+// eachEnd is each for the records of opEnd. Of the others it reads no more than which they are: each was there before.
+func (s *stage) eachEnd(do func(r *record) error) error { return s.read(opEnd, do) }
+
+func (s *stage) read(op string, do func(r *record) error) error {
 	fd, _, err := openRegular(s.dir, "journal")
 	if err != nil {
 		return opError("open", "journal", err)
 	}
 	f := os.NewFile(uintptr(fd), "journal")
 	defer f.Close()
-	return eachRecord(f, do)
+	return eachRecord(f, op, do)
 }
 
-func eachRecord(f io.Reader, do func(r *record) error) error {
-	lines := json.NewDecoder(bufio.NewReaderSize(f, 256<<10))
-	for {
-		var r record
-		err := lines.Decode(&r)
-		if errors.Is(err, io.EOF) {
-			return nil
+// eachRecord reads records of one operation; "" is all. Another goroutine decodes the next ones meanwhile.
+func eachRecord(f io.Reader, op string, do func(r *record) error) error {
+	var failure error
+	next := make(chan []record, 1)
+	stop := make(chan struct{})
+	defer func() {
+		close(stop)
+		for range next {
 		}
-		if err != nil {
-			return fmt.Errorf("read journal: %w", err)
+	}()
+	go func() {
+		defer close(next)
+		lines := bufio.NewReaderSize(f, 256<<10)
+		for failure == nil {
+			var some []record
+			some, failure = decodeSome(lines, op)
+			select {
+			case next <- some:
+			case <-stop:
+				return
+			}
 		}
-		if bad(string(r.Path)) {
-			return fmt.Errorf("read journal: path %q", r.Path)
-		}
-		if err := do(&r); err != nil {
-			return err
+	}()
+	for some := range next {
+		for i := range some {
+			if err := do(&some[i]); err != nil {
+				return err
+			}
 		}
 	}
+	if errors.Is(failure, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("read journal: %w", failure)
+}
+
+// decodeSome returns the next records, and why they are the last.
+func decodeSome(lines *bufio.Reader, op string) (some []record, err error) {
+	for len(some) < 64 {
+		line, err := readLine(lines)
+		if err != nil && (len(line) == 0 || !errors.Is(err, io.EOF)) {
+			return some, err
+		}
+		if op != "" && skips(line, op) {
+			continue
+		}
+		var r record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return some, err
+		}
+		if bad(string(r.Path)) {
+			return some, fmt.Errorf("path %q", r.Path)
+		}
+		if op == "" || r.Op == op {
+			some = append(some, r)
+		}
+	}
+	return some, nil
+}
+
+// readLine returns a line of any length, which the next call may overwrite.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		line = bytes.Clone(line)
+		var rest []byte
+		rest, err = r.ReadBytes('\n')
+		line = append(line, rest...)
+	}
+	return line, err
+}
+
+// skips tells whether a line is a record of another operation, as append writes it: one that is not is decoded, or fails.
+func skips(line []byte, op string) bool {
+	rest, begins := bytes.CutPrefix(line, []byte(`{"op":"`))
+	is, _, found := bytes.Cut(rest, []byte(`","path":`))
+	if !begins || !found || !bytes.HasSuffix(line, []byte("}\n")) {
+		return false
+	}
+	switch o := string(is); o {
+	case opDir, opEnd, opPut, opDrop, opSet:
+		return o != op
+	}
+	return false
 }
 
 // bad tells whether a path is none that a plan has.

@@ -151,8 +151,19 @@ func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string,
 	if err != nil {
 		return opError("list upper", path, err)
 	}
-	for _, name := range names {
-		if err := p.entry(at, name, up.notes, touched); err != nil {
+	ahead := p.lookAhead(at, names, up.notes)
+	defer ahead.stop()
+	for i, name := range names {
+		found := ahead.take(i)
+		if found == nil {
+			if found, err = p.find(at, name, up.notes); err != nil {
+				return err
+			}
+		}
+		if isDir(found.up.st) || isDir(found.low) { // the walk may close these two directories while it is in that one
+			ahead.stop()
+		}
+		if err := p.entry(at, name, found, touched); err != nil {
 			return err
 		}
 	}
@@ -164,16 +175,9 @@ func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string,
 	return p.stage.append(&record{Op: opEnd, Path: p.path, Before: before, After: after})
 }
 
-func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) error {
+func (p *planner) entry(at *dirs, name string, found *found, touched bool) error {
 	path := join(string(p.path), name)
-	up, err := p.b.look(at.up, name, notes.xwhiteouts)
-	if err != nil {
-		return opError("look at upper", path, err)
-	}
-	low, err := lookup(at.low, name)
-	if err != nil {
-		return opError("look at", path, err)
-	}
+	up, low := found.up, found.low
 	merges := isDir(up.st) && isDir(low) && !up.notes.opaque
 	switch inside := p.b.notes.Inside; {
 	case path == stageName:
@@ -204,11 +208,11 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 	}
 	var lowMeta *meta
 	if low != nil {
-		if !isDir(up.st) && !isDir(low) {
-			d, upMeta, before, err := p.b.compare(at.up, at.low, name, &up, low)
-			if err != nil {
+		if found.pair() {
+			if err := p.compare(at, name, found); err != nil {
 				return opError("compare", path, err)
 			}
+			d, before := found.diff, found.lowMeta
 			lowMeta = before
 			single := up.st.Nlink == 1 && low.Nlink == 1
 			if d == 0 && up.st.Nlink == 1 {
@@ -218,7 +222,7 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 				if err := p.unchanged(at, name, path, low); err != nil {
 					return err
 				}
-				return p.write(&record{Op: opSet, Path: []byte(path), Old: identityOf(low), Before: before, After: upMeta})
+				return p.write(&record{Op: opSet, Path: []byte(path), Old: identityOf(low), Before: before, After: found.upMeta})
 			}
 		}
 		if err := p.unchanged(at, name, path, low); err != nil {

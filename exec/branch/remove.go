@@ -3,6 +3,8 @@ package branch
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,7 +13,26 @@ import (
 // directories may lack permissions (overlayfs itself leaves work/work with mode 000), and be nested deeper than there are
 // descriptors. So it goes down and up by single steps, with one descriptor, and upwards it checks that ".." is where it
 // came from.
+//
+// Half of what is wide another goroutine removes: in which order it goes does not matter. Only the kernel's own calls are shared,
+// not those that a test counts.
 func removeTree(s sys, dir int, name string) error {
+	_, kernel := s.(kernelSys)
+	return remover{s, kernel && runtime.GOMAXPROCS(0) > 1}.tree(dir, name)
+}
+
+type remover struct {
+	sys
+	shares bool
+}
+
+// How much in one directory is shared.
+const (
+	manyNames = 256
+	manyTrees = 8
+)
+
+func (s remover) tree(dir int, name string) error {
 	err := s.unlink(dir, name, 0)
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):
@@ -32,6 +53,9 @@ func removeTree(s sys, dir int, name string) error {
 		dev, ino uint64   // of the directory
 		todo     []string // directories in it that are not empty
 	}
+	var other helper
+	defer other.wait()
+	shared := 0 // how many levels there are where the other is at work
 	var levels []level
 	for down := name; ; {
 		if down != "" { // arrived in it
@@ -39,7 +63,11 @@ func removeTree(s sys, dir int, name string) error {
 			if err != nil {
 				return opError("remove", down, err)
 			}
-			todo, err := empty(s, at)
+			todo, err := s.empty(at)
+			if err == nil && s.shares && shared == 0 && len(todo) >= manyTrees {
+				shared = len(levels) + 1
+				todo, err = s.share(&other, at, todo)
+			}
 			if err != nil {
 				return opError("remove", down, err)
 			}
@@ -57,6 +85,12 @@ func removeTree(s sys, dir int, name string) error {
 			at = next
 			continue
 		}
+		if len(levels) == shared {
+			shared = 0
+			if err := other.wait(); err != nil {
+				return opError("remove", here.name, err)
+			}
+		}
 		if len(levels) == 1 {
 			return opError("remove", name, s.unlink(dir, name, unix.AT_REMOVEDIR))
 		}
@@ -71,12 +105,55 @@ func removeTree(s sys, dir int, name string) error {
 	}
 }
 
+// helper is the other goroutine, of which there is one at most.
+type helper struct {
+	running sync.WaitGroup
+	err     error
+}
+
+func (h *helper) wait() error {
+	h.running.Wait()
+	return h.err
+}
+
+// share has the other remove half of the trees in a directory, and returns the rest.
+func (s remover) share(other *helper, dir int, names []string) ([]string, error) {
+	own, err := openDir(dir, ".") // the caller closes its own on its way down
+	if err != nil {
+		return nil, err
+	}
+	mine, theirs := names[:len(names)/2], names[len(names)/2:]
+	other.running.Go(func() {
+		defer unix.Close(own)
+		for _, name := range theirs {
+			if other.err = (remover{s.sys, false}).tree(own, name); other.err != nil {
+				return
+			}
+		}
+	})
+	return mine, nil
+}
+
 // empty removes what it can from a directory, and returns the names of the directories that have something in them.
-func empty(s sys, dir int) (todo []string, err error) {
+func (s remover) empty(dir int) (todo []string, err error) {
 	names, err := readNames(dir)
 	if err != nil {
 		return nil, err
 	}
+	if !s.shares || len(names) < manyNames {
+		return s.all(dir, names)
+	}
+	mine, theirs := names[:len(names)/2], names[len(names)/2:]
+	var other helper
+	var more []string
+	other.running.Go(func() { more, other.err = s.all(dir, theirs) })
+	todo, err = s.all(dir, mine)
+	err = errors.Join(err, other.wait())
+	return append(todo, more...), err
+}
+
+// all is empty for some names.
+func (s remover) all(dir int, names []string) (todo []string, err error) {
 	for _, n := range names {
 		err := s.unlink(dir, n, 0)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
