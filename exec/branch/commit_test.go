@@ -15,7 +15,11 @@ import (
 )
 
 func TestConflicts(t *testing.T) {
-	const before = "echo a > a; echo b > b; mkdir -p d/s e r; echo 1 > d/s/1; echo z > e/z; echo r > r/f"
+	const before = "echo a > a; echo b > b; mkdir -p d/s e r s; echo 1 > d/s/1; echo z > e/z; echo r > r/f; echo s > s/z"
+	var replaced []string // overlayfs notes which directory it has copied, if it is mounted by root
+	if os.Getuid() == 0 {
+		replaced = []string{"e"}
+	}
 	for _, tc := range []struct {
 		name, inside, outside string
 		want                  []string // nil: no conflict
@@ -32,6 +36,7 @@ func TestConflicts(t *testing.T) {
 		{"created below a removed directory", "rm -r d", "echo y > d/s/new", []string{"d/s", "d/s/new"}},
 		{"removed outside", "echo x >> a", "rm a", []string{"a"}},
 		{"directory removed outside", "echo x >> e/z", "rm -r e", []string{"e"}},
+		{"directory replaced outside", "echo x >> e/z", "rm -r e; mv s e", replaced},
 		{"directory's mode by both", "chmod 700 e", "chmod 711 e", []string{"e"}},
 		{"other files", "echo x >> a; echo n > e/n", "echo y >> b; echo m > e/m; rm -r d", nil},
 		{"removed by both", "rm a", "rm a", nil},
@@ -68,6 +73,58 @@ func TestConflicts(t *testing.T) {
 				t.Errorf("forced: %v", err)
 			}
 		})
+	}
+}
+
+// TestMounted has something mounted in the workdir, which the overlay does not show: a commit neither changes nor removes it.
+func TestMounted(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	for _, tc := range []struct{ name, inside string }{
+		{"file", "chmod 666 f"}, // with the contents of what is mounted
+		{"file removed", "rm f"},
+		{"written beneath", "echo x > d/m/x"},
+		{"removed", "rmdir d/m"},
+		{"removed with the directory above", "rm -r d"},
+		{"replaced with it", "rm -r d; mkdir d"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, setting{})
+			w.sh("echo f > f; mkdir -p d/m; mkdir ../out; echo o > ../out/o; echo f > ../out/f")
+			b := w.branch()
+			w.in(b, tc.inside)
+			for _, paths := range [][2]string{{"out", "w/d/m"}, {"out/f", "w/f"}} {
+				must(t, unix.Mount(filepath.Join(w.dir, paths[0]), filepath.Join(w.dir, paths[1]), "", unix.MS_BIND, ""))
+				defer unix.Unmount(filepath.Join(w.dir, paths[1]), unix.MNT_DETACH)
+			}
+			mine := w.real()
+			for _, force := range []bool{false, true} {
+				var failed *CommitError
+				if err := b.Commit(CommitOptions{Force: force}); !errors.Is(err, errMounted) || !errors.As(err, &failed) || !failed.Undone {
+					t.Errorf("commit: %v", err)
+				}
+				w.same("workdir", w.real(), mine)
+			}
+			var shown error
+			for _, err := range b.Changes() {
+				shown = err
+			}
+			if !errors.Is(shown, errMounted) {
+				t.Errorf("changes: %v", shown)
+			}
+			if err := removePath(filepath.Join(w.workdir, "d")); !errors.Is(err, errMounted) { // as it would be once it is in the stage
+				t.Errorf("removal: %v", err)
+			}
+			wantText(t, filepath.Join(w.dir, "out/o"), "o\n")
+		})
+	}
+}
+
+func wantText(t *testing.T, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Errorf("%s has %q (%v), want %q", path, got, err, want)
 	}
 }
 

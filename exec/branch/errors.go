@@ -77,4 +77,5 @@ var (
 	errReserved = errors.New("name is the commit's own")
 	errInside   = errors.New("holds the storage of the branch")
 	errChanged  = errors.New("changed outside the branch")
+	errMounted  = errors.New("is a mount point: what is mounted in the workdir is no part of a branch")
 )

@@ -19,12 +19,28 @@ import (
 // maxPath is how long a path one system call may take (PATH_MAX, with room for the end).
 const maxPath = 4000
 
+// openat does not go down into what the host has mounted on a name: the overlay does not show it, so nothing that the command
+// did was meant for it.
 func openat(dir int, name string, flags int) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV}
+	if name == ".." {
+		how.Resolve = 0
+	}
 	err = again(func() (err error) {
-		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err = unix.Openat2(dir, name, &how)
 		return err
 	})
+	if errors.Is(err, unix.EXDEV) {
+		err = errMounted
+	}
 	return fd, err
+}
+
+// isMount tells whether something is mounted on a name.
+func isMount(dir int, name string) bool {
+	var st unix.Statx_t
+	err := again(func() error { return unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, 0, &st) })
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // pin holds an entry of a directory, whatever it is, without opening it.
@@ -61,6 +77,9 @@ func beneath(root int, path string) (int, error) {
 		})
 		if owned {
 			unix.Close(at)
+		}
+		if errors.Is(err, unix.EXDEV) {
+			err = errMounted
 		}
 		if err != nil {
 			return -1, err
@@ -296,6 +315,18 @@ func overlayOf(node int, names []string) (o overlay, err error) {
 		}
 	}
 	return o, nil
+}
+
+// replaced tells whether a directory of the lower is another one than the upper's was copied from. Overlayfs has noted that as a
+// file handle, after the type and what else is in a struct ovl_fb; nothing, where the file system has none.
+func replaced(up, low int) bool {
+	const kind, handle = 4, 21 // offsets
+	noted, err := xattrValue(up, "user.overlay.origin")
+	if err != nil || len(noted) <= handle {
+		return false
+	}
+	now, _, err := unix.NameToHandleAt(low, "", unix.AT_EMPTY_PATH)
+	return err == nil && (now.Type() != int32(noted[kind]) || !bytes.Equal(now.Bytes(), noted[handle:]))
 }
 
 // isWhiteout tells whether an entry of the upper says that there is nothing: a character device 0:0, which only overlayfs can

@@ -136,7 +136,7 @@ func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string,
 		p.dirty = touched
 	}
 	if touched {
-		if !after.equal(before) { // by whom it was changed cannot be told
+		if !after.equal(before) || replaced(at.up, at.low) { // of what is changed, by whom cannot be told
 			p.conflict(path)
 		}
 		after.Mtime = max(after.Mtime, before.Mtime)
@@ -285,10 +285,13 @@ func (p *planner) put(at *dirs, name string, up upperEntry, low *meta, r *record
 
 // unchanged notes conflicts of a lower entry that is to go, with all that is beneath it.
 func (p *planner) unchanged(at *dirs, name, path string, low *unix.Stat_t) error {
+	if isMount(at.low, name) {
+		return opError("commit", path, errMounted)
+	}
 	if p.touched(path, low) {
 		p.conflict(path)
 	}
-	if !isDir(low) || p.force {
+	if !isDir(low) {
 		return nil
 	}
 	err := p.down(at, "", name, p.allUnchanged)
