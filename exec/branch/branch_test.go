@@ -300,6 +300,28 @@ func TestAttributeWhiteouts(t *testing.T) {
 	}
 }
 
+// TestLayerOfAnother has a workdir that is a layer of another overlay, whose notes the kernel copies as any attribute.
+func TestLayerOfAnother(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, for trusted attributes")
+	}
+	w := newWorld(t, setting{})
+	w.sh("mkdir opaque moved; echo a > opaque/a; echo b > opaque/b; echo c > moved/c")
+	must(t, unix.Setxattr(w.workdir+"/opaque", "trusted.overlay.opaque", []byte("y"), 0))
+	must(t, unix.Setxattr(w.workdir+"/moved", "trusted.overlay.redirect", []byte("/x"), 0))
+	b := w.branch()
+	w.in(b, "echo n > opaque/n; echo n > moved/n")
+	w.checkChangesLike(b, `A "moved/n"`, `A "opaque/n"`)
+	must(t, b.Commit(CommitOptions{}))
+	if got := w.real().paths(); !slices.Equal(got, []string{"", "moved", "moved/c", "moved/n", "opaque", "opaque/a", "opaque/b", "opaque/n"}) {
+		t.Errorf("committed: %q", got)
+	}
+	var value [8]byte
+	if n, err := unix.Getxattr(w.workdir+"/opaque", "trusted.overlay.opaque", value[:]); err != nil || string(value[:n]) != "y" {
+		t.Errorf("the other overlay's note is %q (%v)", value[:max(n, 0)], err)
+	}
+}
+
 func (w *world) checkChangesLike(b *Branch, want ...string) {
 	w.t.Helper()
 	var got []string

@@ -299,7 +299,8 @@ type overlay struct {
 
 func overlayOf(node int, names []string) (o overlay, err error) {
 	for _, name := range names {
-		switch overlayName(name) {
+		own, _ := strings.CutPrefix(name, "user.overlay.") // others were copied from a workdir that is a layer of another overlay
+		switch own {
 		case "opaque":
 			value, err := xattrValue(node, name)
 			if err != nil {
