@@ -121,6 +121,28 @@ func TestMounted(t *testing.T) {
 	}
 }
 
+// TestAppendOnly has a directory in which names can be made and not taken away: a commit there could not be undone.
+func TestAppendOnly(t *testing.T) {
+	const flags = 0x20 // FS_APPEND_FL
+	w := newWorld(t, setting{})
+	w.sh("mkdir d; echo a > a")
+	b := w.branch()
+	w.in(b, "echo n > d/n; echo x >> a")
+	mine := w.real()
+	d, err := os.Open(filepath.Join(w.workdir, "d"))
+	must(t, err)
+	defer d.Close()
+	if err := unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+		t.Skip(err)
+	}
+	defer unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, 0)
+	var failed *CommitError
+	if err := b.Commit(CommitOptions{Force: true}); !errors.Is(err, errAppend) || !errors.As(err, &failed) || !failed.Undone {
+		t.Errorf("commit: %v", err)
+	}
+	w.same("workdir", w.real(), mine)
+}
+
 func wantText(t *testing.T, path, want string) {
 	t.Helper()
 	if got, err := os.ReadFile(path); err != nil || string(got) != want {

@@ -77,5 +77,6 @@ var (
 	errReserved = errors.New("name is the commit's own")
 	errInside   = errors.New("holds the storage of the branch")
 	errChanged  = errors.New("changed outside the branch")
+	errAppend   = errors.New("is a directory that can only be appended to (chattr +a): no commit could be undone")
 	errMounted  = errors.New("is a mount point: what is mounted in the workdir is no part of a branch")
 )

@@ -36,11 +36,14 @@ func openat(dir int, name string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// isMount tells whether something is mounted on a name.
-func isMount(dir int, name string) bool {
+// hasAttribute asks for one of the attributes of statx(2): that something is mounted on a name, or that a directory is only to be
+// appended to.
+func hasAttribute(dir int, name string, attribute uint64) bool {
 	var st unix.Statx_t
-	err := again(func() error { return unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, 0, &st) })
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	err := again(func() error {
+		return unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, 0, &st)
+	})
+	return err == nil && st.Attributes&attribute != 0
 }
 
 // pin holds an entry of a directory, whatever it is, without opening it.

@@ -49,6 +49,7 @@ type openDirRecord struct {
 	after   *meta
 	written bool
 	touched bool // outside, since the start
+	append  bool // names can be made in it, and not be taken away again
 }
 
 // fewFiles is up to how many files are synced one by one: one syncfs costs less than many, but waits for what others wrote to
@@ -76,6 +77,11 @@ func (p *planner) touched(path string, low *unix.Stat_t) bool {
 
 // begin makes sure that there is a stage, and that the directories on the way are in the journal.
 func (p *planner) begin() (err error) {
+	for i := range p.open {
+		if d := &p.open[i]; d.append && !d.written {
+			return opError("commit", string(p.path[:d.length]), errAppend)
+		}
+	}
 	if p.stage == nil {
 		if err := p.b.interrupted(&kept{Root: p.root, Dirty: p.dirty}); err != nil {
 			return err
@@ -141,7 +147,8 @@ func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string,
 		}
 		after.Mtime = max(after.Mtime, before.Mtime)
 	}
-	p.open = append(p.open, openDirRecord{length: len(p.path), before: before, after: after, touched: touched})
+	fixed := hasAttribute(at.low, "", unix.STATX_ATTR_APPEND)
+	p.open = append(p.open, openDirRecord{length: len(p.path), before: before, after: after, touched: touched, append: fixed})
 	if !after.equal(before) || after.Mtime != before.Mtime {
 		if err := p.begin(); err != nil {
 			return err
@@ -285,7 +292,7 @@ func (p *planner) put(at *dirs, name string, up upperEntry, low *meta, r *record
 
 // unchanged notes conflicts of a lower entry that is to go, with all that is beneath it.
 func (p *planner) unchanged(at *dirs, name, path string, low *unix.Stat_t) error {
-	if isMount(at.low, name) {
+	if hasAttribute(at.low, name, unix.STATX_ATTR_MOUNT_ROOT) {
 		return opError("commit", path, errMounted)
 	}
 	if p.touched(path, low) {
