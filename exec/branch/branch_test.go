@@ -262,13 +262,24 @@ func TestRefused(t *testing.T) {
 		}
 	})
 	t.Run("reserved name", func(t *testing.T) {
-		w := newWorld(t, setting{})
-		b := w.branch()
-		w.in(b, "mkdir "+stageName+"; echo planned > "+stageName+"/state")
-		if err := b.Commit(CommitOptions{}); !errors.Is(err, errReserved) {
-			t.Errorf("commit of %s: %v", stageName, err)
+		for _, dir := range []string{".", "old", "new/sub"} { // the others may be workdirs too, some day
+			w := newWorld(t, setting{})
+			w.sh("mkdir old")
+			b := w.branch()
+			stage := dir + "/" + stageName
+			w.in(b, "mkdir -p "+stage+"; echo planned > "+stage+"/state")
+			if err := b.Commit(CommitOptions{}); !errors.Is(err, errReserved) {
+				t.Errorf("commit of %s: %v", stage, err)
+			}
+			var shown error
+			for _, err := range b.Changes() {
+				shown = err
+			}
+			if !errors.Is(shown, errReserved) {
+				t.Errorf("changes of %s: %v", stage, shown)
+			}
+			must(t, b.Abort())
 		}
-		must(t, b.Abort())
 	})
 	t.Run("redirect", func(t *testing.T) {
 		w := newWorld(t, setting{})

@@ -226,13 +226,13 @@ func (w *differ) dir(at *dirs, notes overlay, merged bool) error {
 			return ErrStopped
 		}
 		path := join(string(w.path), name)
-		if path == w.b.notes.Inside || path == stageName {
-			if path == stageName {
-				return opError("look at", path, errReserved)
-			}
+		if path == w.b.notes.Inside {
 			continue
 		}
 		up, low, err := w.entries(at, name, notes)
+		if err == nil && name == stageName && (up.st != nil || up.whiteout || path == stageName) {
+			err = errReserved
+		}
 		if err != nil {
 			return opError("look at", path, err)
 		}

@@ -183,7 +183,7 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 	}
 	merges := isDir(up.st) && isDir(low) && !up.notes.opaque
 	switch inside := p.b.notes.Inside; {
-	case path == stageName:
+	case name == stageName: // at any depth: what is below may be a workdir too, some day
 		return opError("commit", path, errReserved)
 	case inside == "":
 	case path == inside && up.whiteout:
