@@ -298,6 +298,29 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestOtherWorkdir has another directory in the place of the workdir, of the same number: all file systems have one for their top.
+func TestOtherWorkdir(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	w := newWorld(t, setting{})
+	mount := func() { must(t, unix.Mount("none", w.workdir, "tmpfs", 0, "mode=755")) }
+	mount()
+	defer unix.Unmount(w.workdir, unix.MNT_DETACH)
+	b := w.branch()
+	must(t, b.Keep("asked"))
+	b.Close()
+	again, err := Open(w.base, b.ID())
+	must(t, err)
+	again.Close()
+	must(t, unix.Unmount(w.workdir, 0))
+	mount()
+	if _, err := Open(w.base, b.ID()); err == nil || !strings.Contains(err.Error(), "not the directory any more") {
+		t.Errorf("open: %v", err)
+	}
+	must(t, Discard(w.base, b.ID()))
+}
+
 func TestUnfinished(t *testing.T) {
 	w := newCrashWorld(t, setting{})
 	b, err := Open(w.base, w.id)
