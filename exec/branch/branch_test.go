@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -290,6 +291,17 @@ func TestRefused(t *testing.T) {
 			t.Errorf("commit of a redirect: %v", err)
 		}
 	})
+}
+
+func TestStamps(t *testing.T) {
+	for _, want := range []unix.Timespec{
+		{Sec: math.MinInt32}, {Sec: -1, Nsec: 999_999_999}, {}, {Sec: 1, Nsec: 1}, {Sec: math.MaxInt32 + 1, Nsec: 5},
+		{Sec: 10_000_000_000, Nsec: 7}, {Sec: 1<<34 - 1<<31 - 1, Nsec: 999_999_999}, // after 2262, and the last of ext4
+	} {
+		if got := stampOf(want).timespec(); got != want {
+			t.Errorf("%+v became %+v", want, got)
+		}
+	}
 }
 
 // TestAttributeWhiteouts is the other form of whiteouts, which the kernel makes in no upper of its own.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -164,12 +165,19 @@ func openPinned(node int) (int, *unix.Stat_t, error) {
 	return fd, st, err
 }
 
-// stamp is a time as file systems keep it, in nanoseconds since the epoch.
+// stamp is a time as file systems keep it, in nanoseconds since the epoch. Those before 1901, which ext4 and XFS cannot keep, stand
+// for what they can: times up to 2486.
 type stamp int64
 
 func stampOf(t unix.Timespec) stamp { return stamp(t.Nano()) }
 
-func (s stamp) timespec() unix.Timespec { return unix.NsecToTimespec(int64(s)) }
+func (s stamp) timespec() unix.Timespec {
+	const second = 1e9
+	if s >= math.MinInt32*second {
+		return unix.NsecToTimespec(int64(s))
+	}
+	return unix.Timespec{Sec: int64(uint64(s) / second), Nsec: int64(uint64(s) % second)}
+}
 
 // meta is what a file has besides its contents and its name.
 type meta struct {
