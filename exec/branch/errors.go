@@ -42,7 +42,13 @@ type LockError struct {
 
 func (e *LockError) Error() string { return e.reason() + keptIn(e.Dir) }
 
-func (e *LockError) reason() string { return fmt.Sprintf("lock workdir %q: %v", e.Workdir, e.Err) }
+func (e *LockError) reason() string {
+	why := ""
+	if e.Busy {
+		why = ": another commit holds it, or a program by flock(2)"
+	}
+	return fmt.Sprintf("lock workdir %q: %v%s", e.Workdir, e.Err, why)
+}
 
 func (e *LockError) Unwrap() error { return e.Err }
 
