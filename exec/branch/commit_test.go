@@ -341,6 +341,12 @@ func TestUnfinished(t *testing.T) {
 		t.Errorf("discard of an unfinished branch: %v", err)
 	}
 	w.recovered("recover", nil)
+	// One that came with files from elsewhere, as it would be checked out.
+	must(t, os.MkdirAll(filepath.Join(w.workdir, stageName), 0o755))
+	must(t, os.WriteFile(filepath.Join(w.workdir, stageName, "state"), []byte(statePlanned), 0o644))
+	if outcome, err := RecoverWorkdir(w.workdir); err == nil || !strings.Contains(err.Error(), "no commit has made it") {
+		t.Errorf("recovery by a journal from elsewhere: %s, %v", outcome, err)
+	}
 }
 
 func TestWorkdirNames(t *testing.T) {
