@@ -216,7 +216,9 @@ func (p *planner) entry(at *dirs, name string, notes overlay, touched bool) erro
 			if err != nil {
 				return opError("compare", path, err)
 			}
-			lowMeta = before
+			if d&diffContent == 0 {
+				lowMeta = before
+			}
 			single := up.st.Nlink == 1 && low.Nlink == 1
 			if d == 0 && up.st.Nlink == 1 {
 				return nil
