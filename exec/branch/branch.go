@@ -334,6 +334,9 @@ func (b *Branch) inside() (string, error) {
 			}
 			return strings.Join(names, "/"), nil
 		}
+		if hasAttribute(at, "", unix.STATX_ATTR_MOUNT_ROOT) { // which the overlay does not show
+			return "", nil
+		}
 		up, err := openat(at, "..", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return "", err

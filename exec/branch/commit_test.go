@@ -121,6 +121,24 @@ func TestMounted(t *testing.T) {
 	}
 }
 
+// TestStorageOnMount has the storage on a mount in the workdir, of the same file system: that is not in the overlay.
+func TestStorageOnMount(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	w := newWorld(t, setting{})
+	w.sh("mkdir m; mkdir ../out")
+	must(t, unix.Mount(filepath.Join(w.dir, "out"), filepath.Join(w.workdir, "m"), "", unix.MS_BIND, ""))
+	defer unix.Unmount(filepath.Join(w.workdir, "m"), unix.MNT_DETACH)
+	w.base = filepath.Join(w.workdir, "m/base")
+	_, err := Base(w.base)
+	must(t, err)
+	b := w.branch()
+	w.in(b, "echo a > a")
+	must(t, b.Commit(CommitOptions{}))
+	wantText(t, filepath.Join(w.workdir, "a"), "a\n")
+}
+
 // TestAppendOnly has a directory in which names can be made and not taken away: a commit there could not be undone.
 func TestAppendOnly(t *testing.T) {
 	const flags = 0x20 // FS_APPEND_FL
