@@ -121,6 +121,44 @@ func TestMounted(t *testing.T) {
 	}
 }
 
+// crowded is a file system that has no room for the state "committed", nor for "undone" until something is removed.
+type crowded struct {
+	kernelSys
+	states  int
+	removed bool
+}
+
+func (c *crowded) create(dir int, name string, mode uint32) (int, error) {
+	if name == ".state.new" {
+		if c.states++; c.states > 1 && !c.removed {
+			return -1, unix.ENOSPC
+		}
+	}
+	return c.kernelSys.create(dir, name, mode)
+}
+
+func (c *crowded) unlink(dir int, name string, flags int) error {
+	c.removed = c.removed || c.states > 2
+	return c.kernelSys.unlink(dir, name, flags)
+}
+
+// TestFullAtTheEnd has the last block of the file system taken while a commit is applied.
+func TestFullAtTheEnd(t *testing.T) {
+	w := newWorld(t, setting{})
+	w.sh("echo a > a; echo b > b; mkdir d; echo c > d/c")
+	b := w.branch()
+	w.in(b, "echo x >> a; rm -r d; mkdir d; echo n > n; rm b")
+	mine := w.real()
+	b.sys = &crowded{}
+	var failed *CommitError
+	if err := b.Commit(CommitOptions{}); !errors.Is(err, unix.ENOSPC) || !errors.As(err, &failed) || !failed.Undone {
+		t.Errorf("commit: %v", err)
+	}
+	w.same("workdir", w.real(), mine)
+	b.sys = kernelSys{}
+	must(t, b.Commit(CommitOptions{}))
+}
+
 // TestStorageOnMount has the storage on a mount in the workdir, of the same file system: that is not in the overlay.
 func TestStorageOnMount(t *testing.T) {
 	if os.Getuid() != 0 {
