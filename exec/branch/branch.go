@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,6 +108,9 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("workdir %q: %w", workdir, err)
+	}
+	if !utf8.ValidString(real) || !utf8.ValidString(base) { // the notes are text: nobody would find it again
+		return nil, fmt.Errorf("workdir %q, storage base %q: names that are no UTF-8 are not supported", real, base)
 	}
 	b := &Branch{base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
 	b.notes = notes{Workdir: real, Created: time.Now(), Options: o, Pid: os.Getpid(), PidStart: startTime(os.Getpid()), Boot: bootID()}

@@ -424,6 +424,11 @@ func TestWorkdirNames(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(odd, "a")); err != nil {
 		t.Error(err)
 	}
+	bytes := filepath.Join(w.dir, "\xff")
+	must(t, os.Mkdir(bytes, 0o755))
+	if _, err := New(base, bytes, Options{}); err == nil { // one that is kept could not be opened
+		t.Error("a name that is no UTF-8 was taken")
+	}
 }
 
 func TestBase(t *testing.T) {
