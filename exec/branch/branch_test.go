@@ -297,6 +297,15 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+func TestChangeOfBytes(t *testing.T) {
+	text, err := json.Marshal(Change{Kind: Added, Path: "\xfe", Type: "symlink", Text: "\xff"})
+	for _, want := range []string{`"path_bytes":"/g=="`, `"target_bytes":"/w=="`} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s, %v, want %s in it", text, err, want)
+		}
+	}
+}
+
 func TestStamps(t *testing.T) {
 	for _, want := range []unix.Timespec{
 		{Sec: math.MinInt32}, {Sec: -1, Nsec: 999_999_999}, {}, {Sec: 1, Nsec: 1}, {Sec: math.MaxInt32 + 1, Nsec: 5},
