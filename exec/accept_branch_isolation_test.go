@@ -383,9 +383,12 @@ func Test_branch_beneath_bind_mount(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Unmount(at, unix.MNT_DETACH)
+		if err := unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NOEXEC, ""); err != nil {
+			t.Fatal(err)
+		}
 		b.outside(t, at, "mkdir sub; echo 1 >f; echo 1 >sub/f")
 		for _, dir := range []string{at, at + "/sub"} {
-			o := b.Opts("", "/bin/sh", "-c", "echo 2 >f; echo n >n")
+			o := b.Opts("", "/bin/sh", "-c", "echo 2 >f; echo n >n; cp /bin/true t; ./t 2>/dev/null; test $? = 126 && rm t")
 			text := strings.Replace(b.text(fmt.Sprintf("workdir: %q", dir)), `"/dev/null",`, fmt.Sprintf("\"/dev/null\",\n%q,", dir), 1)
 			o.Dir = dir
 			o.Policy = b.Policy(text)

@@ -306,7 +306,13 @@ func (b *Branch) undo(s *stage) error {
 				return err
 			}
 		}
-		if err := s.setState(stateUndone); err != nil {
+		err := s.setState(stateUndone)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) { // what was to be put in place makes room
+			if err = removeTree(b.sys, s.dir, "new"); err == nil {
+				err = s.setState(stateUndone)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

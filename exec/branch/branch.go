@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,8 @@ const (
 type notes struct {
 	Workdir  string
 	Dev, Ino uint64
+	Born     stamp  `json:",omitempty"` // the workdir; 0 where its file system does not tell
+	Volume   uint64 `json:",omitempty"` // of a btrfs, that the workdir is on: snapshots share numbers and times
 	Created  time.Time
 	Start    stamp  // see settle
 	Inside   string `json:",omitempty"` // the storage base below the workdir, if it is
@@ -108,6 +111,9 @@ func New(base, workdir string, o Options) (_ *Branch, err error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("workdir %q: %w", workdir, err)
+	}
+	if !utf8.ValidString(real) || !utf8.ValidString(base) { // the notes are text: nobody would find it again
+		return nil, fmt.Errorf("workdir %q, storage base %q: names that are no UTF-8 are not supported", real, base)
 	}
 	b := &Branch{base: base, sys: kernelSys{}, dir: -1, workdir: -1, upper: -1}
 	b.notes = notes{Workdir: real, Created: time.Now(), Options: o, Pid: os.Getpid(), PidStart: startTime(os.Getpid()), Boot: bootID()}
@@ -261,12 +267,29 @@ func (b *Branch) openWorkdir(first bool) error {
 	if err != nil {
 		return fmt.Errorf("workdir %q: %w", b.notes.Workdir, err)
 	}
+	born, volume := birth(fd)
 	if first {
-		b.notes.Dev, b.notes.Ino = st.Dev, st.Ino
-	} else if st.Ino != b.notes.Ino { // device numbers change with each boot, for some file systems
+		b.notes.Dev, b.notes.Ino, b.notes.Born, b.notes.Volume = st.Dev, st.Ino, born, volume
+		return nil
+	}
+	// Device numbers change with each boot, for some file systems; and all have one number for their top.
+	if was := &b.notes; st.Ino != was.Ino || was.Born != 0 && born != was.Born || was.Volume != 0 && volume != was.Volume {
 		return fmt.Errorf("workdir %q: is not the directory any more that the branch was made of", b.notes.Workdir)
 	}
 	return nil
+}
+
+// birth tells when a directory was made, and on which volume of a btrfs it is; 0 for what is not known.
+func birth(fd int) (born stamp, volume uint64) {
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
+		born = stampOf(unix.Timespec{Sec: st.Btime.Sec, Nsec: int64(st.Btime.Nsec)})
+	}
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.BTRFS_SUPER_MAGIC {
+		volume = uint64(uint32(fs.Fsid.Val[0])) | uint64(uint32(fs.Fsid.Val[1]))<<32
+	}
+	return born, volume
 }
 
 // Close gives up the descriptors and the lock; the branch stays as it is.
@@ -317,6 +340,9 @@ func (b *Branch) inside() (string, error) {
 				return "", fmt.Errorf("storage base %q is the workdir itself", b.base)
 			}
 			return strings.Join(names, "/"), nil
+		}
+		if hasAttribute(at, "", unix.STATX_ATTR_MOUNT_ROOT) { // which the overlay does not show
+			return "", nil
 		}
 		up, err := openat(at, "..", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {

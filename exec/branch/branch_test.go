@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -251,24 +252,39 @@ func TestRefused(t *testing.T) {
 	})
 	t.Run("setuid", func(t *testing.T) {
 		w := newWorld(t, setting{})
-		w.sh("echo a > a; chmod 755 a")
+		w.sh("echo a > a; chmod 755 a; echo m > m; chmod 4755 m")
 		b := w.branch()
-		w.in(b, "chmod 6755 a; echo b > b; chmod 4711 b; mkdir d; echo c > d/c; chmod 2755 d/c")
+		w.in(b, "chmod 6755 a; echo b > b; chmod 4711 b; mkdir d; echo c > d/c; chmod 2755 d/c; touch m")
+		mapped := b.Dir() + "/upper/m" // as a write to mapped memory leaves it, which takes no privileges away
+		must(t, os.WriteFile(mapped, []byte("M\n"), 0))
+		must(t, unix.Chmod(mapped, 0o4755))
+		w.checkChangesLike(b, `A "b"`, `A "d"`, `A "d/c"`, `M "m"`)
 		must(t, b.Commit(CommitOptions{}))
-		for path, mode := range map[string]uint32{"a": 0o755, "b": 0o711, "d/c": 0o755} {
+		for path, mode := range map[string]uint32{"a": 0o755, "b": 0o711, "d/c": 0o755, "m": 0o755} {
 			if got := w.real().at(path).Mode & 0o7777; got != mode {
 				t.Errorf("%s: mode %#o, want %#o", path, got, mode)
 			}
 		}
 	})
 	t.Run("reserved name", func(t *testing.T) {
-		w := newWorld(t, setting{})
-		b := w.branch()
-		w.in(b, "mkdir "+stageName+"; echo planned > "+stageName+"/state")
-		if err := b.Commit(CommitOptions{}); !errors.Is(err, errReserved) {
-			t.Errorf("commit of %s: %v", stageName, err)
+		for _, dir := range []string{".", "old", "new/sub"} { // the others may be workdirs too, some day
+			w := newWorld(t, setting{})
+			w.sh("mkdir old")
+			b := w.branch()
+			stage := dir + "/" + stageName
+			w.in(b, "mkdir -p "+stage+"; echo planned > "+stage+"/state")
+			if err := b.Commit(CommitOptions{}); !errors.Is(err, errReserved) {
+				t.Errorf("commit of %s: %v", stage, err)
+			}
+			var shown error
+			for _, err := range b.Changes() {
+				shown = err
+			}
+			if !errors.Is(shown, errReserved) {
+				t.Errorf("changes of %s: %v", stage, shown)
+			}
+			must(t, b.Abort())
 		}
-		must(t, b.Abort())
 	})
 	t.Run("redirect", func(t *testing.T) {
 		w := newWorld(t, setting{})
@@ -279,6 +295,26 @@ func TestRefused(t *testing.T) {
 			t.Errorf("commit of a redirect: %v", err)
 		}
 	})
+}
+
+func TestChangeOfBytes(t *testing.T) {
+	text, err := json.Marshal(Change{Kind: Added, Path: "\xfe", Type: "symlink", Text: "\xff"})
+	for _, want := range []string{`"path_bytes":"/g=="`, `"target_bytes":"/w=="`} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s, %v, want %s in it", text, err, want)
+		}
+	}
+}
+
+func TestStamps(t *testing.T) {
+	for _, want := range []unix.Timespec{
+		{Sec: math.MinInt32}, {Sec: -1, Nsec: 999_999_999}, {}, {Sec: 1, Nsec: 1}, {Sec: math.MaxInt32 + 1, Nsec: 5},
+		{Sec: 10_000_000_000, Nsec: 7}, {Sec: 1<<34 - 1<<31 - 1, Nsec: 999_999_999}, // after 2262, and the last of ext4
+	} {
+		if got := stampOf(want).timespec(); got != want {
+			t.Errorf("%+v became %+v", want, got)
+		}
+	}
 }
 
 // TestAttributeWhiteouts is the other form of whiteouts, which the kernel makes in no upper of its own.
@@ -297,6 +333,28 @@ func TestAttributeWhiteouts(t *testing.T) {
 	must(t, b.Commit(CommitOptions{}))
 	if got := w.real().paths(); !slices.Equal(got, []string{"", "d", "d/b", "d/c"}) {
 		t.Errorf("committed: %q", got)
+	}
+}
+
+// TestLayerOfAnother has a workdir that is a layer of another overlay, whose notes the kernel copies as any attribute.
+func TestLayerOfAnother(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, for trusted attributes")
+	}
+	w := newWorld(t, setting{})
+	w.sh("mkdir opaque moved; echo a > opaque/a; echo b > opaque/b; echo c > moved/c")
+	must(t, unix.Setxattr(w.workdir+"/opaque", "trusted.overlay.opaque", []byte("y"), 0))
+	must(t, unix.Setxattr(w.workdir+"/moved", "trusted.overlay.redirect", []byte("/x"), 0))
+	b := w.branch()
+	w.in(b, "echo n > opaque/n; echo n > moved/n")
+	w.checkChangesLike(b, `A "moved/n"`, `A "opaque/n"`)
+	must(t, b.Commit(CommitOptions{}))
+	if got := w.real().paths(); !slices.Equal(got, []string{"", "moved", "moved/c", "moved/n", "opaque", "opaque/a", "opaque/b", "opaque/n"}) {
+		t.Errorf("committed: %q", got)
+	}
+	var value [8]byte
+	if n, err := unix.Getxattr(w.workdir+"/opaque", "trusted.overlay.opaque", value[:]); err != nil || string(value[:n]) != "y" {
+		t.Errorf("the other overlay's note is %q (%v)", value[:max(n, 0)], err)
 	}
 }
 

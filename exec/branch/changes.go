@@ -47,7 +47,8 @@ type Change struct {
 // over; a list of changes for people should leave it out, as [Branch.Changes] does.
 func (c *Change) TimesOnly() bool { return c.Kind == Modified && !c.Content && !c.Metadata && c.Times }
 
-// MarshalJSON gives a path that is no UTF-8 in base64 as well, as "path_bytes"; "path" then has U+FFFD for what is wrong.
+// MarshalJSON gives a path or link that is no UTF-8 in base64 as well, as "path_bytes" and "target_bytes"; "path" and "target" then
+// have U+FFFD for what is wrong.
 func (c Change) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Kind     string `json:"kind"`
@@ -57,6 +58,7 @@ func (c Change) MarshalJSON() ([]byte, error) {
 		Mode     string `json:"mode"`
 		Size     int64  `json:"size"`
 		Text     string `json:"target,omitempty"`
+		Target   []byte `json:"target_bytes,omitempty"`
 		OldType  string `json:"old_type,omitempty"`
 		OldMode  string `json:"old_mode,omitempty"`
 		OldSize  *int64 `json:"old_size,omitempty"`
@@ -69,6 +71,9 @@ func (c Change) MarshalJSON() ([]byte, error) {
 	}
 	if !utf8.ValidString(c.Path) {
 		out.Bytes = []byte(c.Path)
+	}
+	if !utf8.ValidString(c.Text) {
+		out.Target = []byte(c.Text)
 	}
 	if c.Kind == Modified {
 		out.OldMode, out.OldSize = fmt.Sprintf("%04o", c.OldMode), &c.OldSize
@@ -227,13 +232,13 @@ func (w *differ) dir(at *dirs, notes overlay, merged bool) error {
 			return ErrStopped
 		}
 		path := join(string(w.path), name)
-		if path == w.b.notes.Inside || path == stageName {
-			if path == stageName {
-				return opError("look at", path, errReserved)
-			}
+		if path == w.b.notes.Inside {
 			continue
 		}
 		up, low, err := w.entries(at, name, notes)
+		if err == nil && name == stageName && (up.st != nil || up.whiteout || path == stageName) {
+			err = errReserved
+		}
 		if err != nil {
 			return opError("look at", path, err)
 		}

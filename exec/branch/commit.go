@@ -281,7 +281,7 @@ func (b *Branch) commit(o CommitOptions) error {
 // secure syncs what was planned, and says so.
 func (b *Branch) secure(s *stage, bulk bool) error {
 	if err := s.journal.Flush(); err != nil {
-		return err
+		return opError("write", stageName+"/journal", err)
 	}
 	if bulk {
 		if err := b.secureAll(s); err != nil {

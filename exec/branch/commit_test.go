@@ -17,7 +17,11 @@ import (
 )
 
 func TestConflicts(t *testing.T) {
-	const before = "echo a > a; echo b > b; mkdir -p d/s e r; echo 1 > d/s/1; echo z > e/z; echo r > r/f"
+	const before = "echo a > a; echo b > b; mkdir -p d/s e r s; echo 1 > d/s/1; echo z > e/z; echo r > r/f; echo s > s/z"
+	var replaced []string // overlayfs notes which directory it has copied, if it is mounted by root
+	if os.Getuid() == 0 {
+		replaced = []string{"e"}
+	}
 	for _, tc := range []struct {
 		name, inside, outside string
 		want                  []string // nil: no conflict
@@ -34,6 +38,7 @@ func TestConflicts(t *testing.T) {
 		{"created below a removed directory", "rm -r d", "echo y > d/s/new", []string{"d/s", "d/s/new"}},
 		{"removed outside", "echo x >> a", "rm a", []string{"a"}},
 		{"directory removed outside", "echo x >> e/z", "rm -r e", []string{"e"}},
+		{"directory replaced outside", "echo x >> e/z", "rm -r e; mv s e", replaced},
 		{"directory's mode by both", "chmod 700 e", "chmod 711 e", []string{"e"}},
 		{"other files", "echo x >> a; echo n > e/n", "echo y >> b; echo m > e/m; rm -r d", nil},
 		{"removed by both", "rm a", "rm a", nil},
@@ -70,6 +75,136 @@ func TestConflicts(t *testing.T) {
 				t.Errorf("forced: %v", err)
 			}
 		})
+	}
+}
+
+// TestMounted has something mounted in the workdir, which the overlay does not show: a commit neither changes nor removes it.
+func TestMounted(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	for _, tc := range []struct{ name, inside string }{
+		{"file", "chmod 666 f"}, // with the contents of what is mounted
+		{"file removed", "rm f"},
+		{"written beneath", "echo x > d/m/x"},
+		{"removed", "rmdir d/m"},
+		{"removed with the directory above", "rm -r d"},
+		{"replaced with it", "rm -r d; mkdir d"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, setting{})
+			w.sh("echo f > f; mkdir -p d/m; mkdir ../out; echo o > ../out/o; echo f > ../out/f")
+			b := w.branch()
+			w.in(b, tc.inside)
+			for _, paths := range [][2]string{{"out", "w/d/m"}, {"out/f", "w/f"}} {
+				must(t, unix.Mount(filepath.Join(w.dir, paths[0]), filepath.Join(w.dir, paths[1]), "", unix.MS_BIND, ""))
+				defer unix.Unmount(filepath.Join(w.dir, paths[1]), unix.MNT_DETACH)
+			}
+			mine := w.real()
+			for _, force := range []bool{false, true} {
+				var failed *CommitError
+				if err := b.Commit(CommitOptions{Force: force}); !errors.Is(err, errMounted) || !errors.As(err, &failed) || !failed.Undone {
+					t.Errorf("commit: %v", err)
+				}
+				w.same("workdir", w.real(), mine)
+			}
+			var shown error
+			for _, err := range b.Changes() {
+				shown = err
+			}
+			if !errors.Is(shown, errMounted) {
+				t.Errorf("changes: %v", shown)
+			}
+			if err := removePath(filepath.Join(w.workdir, "d")); !errors.Is(err, errMounted) { // as it would be once it is in the stage
+				t.Errorf("removal: %v", err)
+			}
+			wantText(t, filepath.Join(w.dir, "out/o"), "o\n")
+		})
+	}
+}
+
+// crowded is a file system that has no room for the state "committed", nor for "undone" until something is removed.
+type crowded struct {
+	kernelSys
+	states  int
+	removed bool
+}
+
+func (c *crowded) create(dir int, name string, mode uint32) (int, error) {
+	if name == ".state.new" {
+		if c.states++; c.states > 1 && !c.removed {
+			return -1, unix.ENOSPC
+		}
+	}
+	return c.kernelSys.create(dir, name, mode)
+}
+
+func (c *crowded) unlink(dir int, name string, flags int) error {
+	c.removed = c.removed || c.states > 2
+	return c.kernelSys.unlink(dir, name, flags)
+}
+
+// TestFullAtTheEnd has the last block of the file system taken while a commit is applied.
+func TestFullAtTheEnd(t *testing.T) {
+	w := newWorld(t, setting{})
+	w.sh("echo a > a; echo b > b; mkdir d; echo c > d/c")
+	b := w.branch()
+	w.in(b, "echo x >> a; rm -r d; mkdir d; echo n > n; rm b")
+	mine := w.real()
+	b.sys = &crowded{}
+	var failed *CommitError
+	if err := b.Commit(CommitOptions{}); !errors.Is(err, unix.ENOSPC) || !errors.As(err, &failed) || !failed.Undone {
+		t.Errorf("commit: %v", err)
+	}
+	w.same("workdir", w.real(), mine)
+	b.sys = kernelSys{}
+	must(t, b.Commit(CommitOptions{}))
+}
+
+// TestStorageOnMount has the storage on a mount in the workdir, of the same file system: that is not in the overlay.
+func TestStorageOnMount(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	w := newWorld(t, setting{})
+	w.sh("mkdir m; mkdir ../out")
+	must(t, unix.Mount(filepath.Join(w.dir, "out"), filepath.Join(w.workdir, "m"), "", unix.MS_BIND, ""))
+	defer unix.Unmount(filepath.Join(w.workdir, "m"), unix.MNT_DETACH)
+	w.base = filepath.Join(w.workdir, "m/base")
+	_, err := Base(w.base)
+	must(t, err)
+	b := w.branch()
+	w.in(b, "echo a > a")
+	must(t, b.Commit(CommitOptions{}))
+	wantText(t, filepath.Join(w.workdir, "a"), "a\n")
+}
+
+// TestAppendOnly has a directory in which names can be made and not taken away: a commit there could not be undone.
+func TestAppendOnly(t *testing.T) {
+	const flags = 0x20 // FS_APPEND_FL
+	w := newWorld(t, setting{})
+	w.sh("mkdir d; echo a > a")
+	b := w.branch()
+	w.in(b, "echo n > d/n; echo x >> a")
+	mine := w.real()
+	d, err := os.Open(filepath.Join(w.workdir, "d"))
+	must(t, err)
+	defer d.Close()
+	if err := unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+		t.Skip(err)
+	}
+	defer unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, 0)
+	var failed *CommitError
+	if err := b.Commit(CommitOptions{Force: true}); !errors.Is(err, errAppend) || !errors.As(err, &failed) || !failed.Undone {
+		t.Errorf("commit: %v", err)
+	}
+	w.same("workdir", w.real(), mine)
+}
+
+func wantText(t *testing.T, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Errorf("%s has %q (%v), want %q", path, got, err, want)
 	}
 }
 
@@ -241,6 +376,29 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestOtherWorkdir has another directory in the place of the workdir, of the same number: all file systems have one for their top.
+func TestOtherWorkdir(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root, to mount")
+	}
+	w := newWorld(t, setting{})
+	mount := func() { must(t, unix.Mount("none", w.workdir, "tmpfs", 0, "mode=755")) }
+	mount()
+	defer unix.Unmount(w.workdir, unix.MNT_DETACH)
+	b := w.branch()
+	must(t, b.Keep("asked"))
+	b.Close()
+	again, err := Open(w.base, b.ID())
+	must(t, err)
+	again.Close()
+	must(t, unix.Unmount(w.workdir, 0))
+	mount()
+	if _, err := Open(w.base, b.ID()); err == nil || !strings.Contains(err.Error(), "not the directory any more") {
+		t.Errorf("open: %v", err)
+	}
+	must(t, Discard(w.base, b.ID()))
+}
+
 func TestUnfinished(t *testing.T) {
 	w := newCrashWorld(t, setting{})
 	b, err := Open(w.base, w.id)
@@ -261,6 +419,12 @@ func TestUnfinished(t *testing.T) {
 		t.Errorf("discard of an unfinished branch: %v", err)
 	}
 	w.recovered("recover", nil)
+	// One that came with files from elsewhere, as it would be checked out.
+	must(t, os.MkdirAll(filepath.Join(w.workdir, stageName), 0o755))
+	must(t, os.WriteFile(filepath.Join(w.workdir, stageName, "state"), []byte(statePlanned), 0o644))
+	if outcome, err := RecoverWorkdir(w.workdir); err == nil || !strings.Contains(err.Error(), "no commit has made it") {
+		t.Errorf("recovery by a journal from elsewhere: %s, %v", outcome, err)
+	}
 }
 
 func TestWorkdirNames(t *testing.T) {
@@ -281,6 +445,11 @@ func TestWorkdirNames(t *testing.T) {
 	must(t, b.Commit(CommitOptions{}))
 	if _, err := os.Lstat(filepath.Join(odd, "a")); err != nil {
 		t.Error(err)
+	}
+	bytes := filepath.Join(w.dir, "\xff")
+	must(t, os.Mkdir(bytes, 0o755))
+	if _, err := New(base, bytes, Options{}); err == nil { // one that is kept could not be opened
+		t.Error("a name that is no UTF-8 was taken")
 	}
 }
 

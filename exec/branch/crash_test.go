@@ -213,7 +213,7 @@ func TestStorageLost(t *testing.T) {
 			break
 		}
 		calls++
-		must(t, removeTree(kernelSys{}, unix.AT_FDCWD, w.base))
+		must(t, removePath(w.base))
 		outcome, err := RecoverWorkdir(w.workdir)
 		if err != nil {
 			t.Fatalf("call %d: %v", n, err)

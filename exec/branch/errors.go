@@ -47,7 +47,11 @@ func (e *LockError) reason() string {
 	if errors.Is(e.Err, ErrStopped) {
 		return fmt.Sprintf("lock workdir %q: interrupted, while another commit had it", e.Workdir)
 	}
-	return fmt.Sprintf("lock workdir %q: %v", e.Workdir, e.Err)
+	why := ""
+	if e.Busy {
+		why = ": another commit holds it, or a program by flock(2)"
+	}
+	return fmt.Sprintf("lock workdir %q: %v%s", e.Workdir, e.Err, why)
 }
 
 func (e *LockError) Unwrap() error { return e.Err }
@@ -83,4 +87,6 @@ var (
 	errReserved = errors.New("name is the commit's own")
 	errInside   = errors.New("holds the storage of the branch")
 	errChanged  = errors.New("changed outside the branch")
+	errAppend   = errors.New("is a directory that can only be appended to (chattr +a): no commit could be undone")
+	errMounted  = errors.New("is a mount point: what is mounted in the workdir is no part of a branch")
 )

@@ -235,6 +235,9 @@ func openStage(s sys, workdir int) (st *stage, state string, err error) {
 	if int(now.Uid) != os.Geteuid() {
 		return st, "", fmt.Errorf("belongs to user %d, not to %d", now.Uid, os.Geteuid())
 	}
+	if now.Mode&0o077 != 0 { // it came with an archive, say
+		return st, "", fmt.Errorf("no commit has made it: its mode is %#o, want 0700", now.Mode&0o7777)
+	}
 	if err := st.openDirs(); err != nil {
 		return st, "", err
 	}

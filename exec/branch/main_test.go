@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer func() {
-			if err := removeTree(kernelSys{}, unix.AT_FDCWD, dir); err != nil {
+			if err := removePath(dir); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}()
@@ -218,11 +218,20 @@ func temporary(t testing.TB, in string) string {
 	dir, err := os.MkdirTemp(in, "w-")
 	must(t, err)
 	t.Cleanup(func() {
-		if err := removeTree(kernelSys{}, unix.AT_FDCWD, dir); err != nil {
+		if err := removePath(dir); err != nil {
 			t.Error(err)
 		}
 	})
 	return dir
+}
+
+func removePath(path string) error {
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return removeTree(kernelSys{}, dir, filepath.Base(path))
 }
 
 func must(t testing.TB, err error) {
@@ -249,7 +258,7 @@ func (w *world) place(b *Branch) {
 		return
 	}
 	w.layers = temporary(w.t, "/dev/shm")
-	root, err := openDir(unix.AT_FDCWD, w.layers)
+	root, err := unix.Open(w.layers, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	must(w.t, err)
 	defer unix.Close(root)
 	must(w.t, b.Place(root))
@@ -432,7 +441,7 @@ func snapshot(root string) (tree, error) {
 			}
 			e.Names = first[id]
 		}
-		node, err := pin(unix.AT_FDCWD, path)
+		node, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}

@@ -176,6 +176,9 @@ func (p *planner) makeDir(at *dirs, name string, up upperEntry, as string, m *me
 			if e.st == nil {
 				continue
 			}
+			if n == stageName {
+				return opError("commit", join(string(p.path), n), errReserved)
+			}
 			if _, err := p.make(below, n, e, n, nil, false); err != nil {
 				return opError("prepare", join(string(p.path), n), err)
 			}

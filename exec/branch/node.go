@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -19,12 +20,31 @@ import (
 // maxPath is how long a path one system call may take (PATH_MAX, with room for the end).
 const maxPath = 4000
 
+// openat does not go down into what the host has mounted on a name: the overlay does not show it, so nothing that the command
+// did was meant for it.
 func openat(dir int, name string, flags int) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV}
+	if name == ".." {
+		how.Resolve = 0
+	}
 	err = again(func() (err error) {
-		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err = unix.Openat2(dir, name, &how)
 		return err
 	})
+	if errors.Is(err, unix.EXDEV) {
+		err = errMounted
+	}
 	return fd, err
+}
+
+// hasAttribute asks for one of the attributes of statx(2): that something is mounted on a name, or that a directory is only to be
+// appended to.
+func hasAttribute(dir int, name string, attribute uint64) bool {
+	var st unix.Statx_t
+	err := again(func() error {
+		return unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, 0, &st)
+	})
+	return err == nil && st.Attributes&attribute != 0
 }
 
 // pin holds an entry of a directory, whatever it is, without opening it.
@@ -61,6 +81,9 @@ func beneath(root int, path string) (int, error) {
 		})
 		if owned {
 			unix.Close(at)
+		}
+		if errors.Is(err, unix.EXDEV) {
+			err = errMounted
 		}
 		if err != nil {
 			return -1, err
@@ -142,12 +165,19 @@ func openPinned(node int) (int, *unix.Stat_t, error) {
 	return fd, st, err
 }
 
-// stamp is a time as file systems keep it, in nanoseconds since the epoch.
+// stamp is a time as file systems keep it, in nanoseconds since the epoch. Those before 1901, which ext4 and XFS cannot keep, stand
+// for what they can: times up to 2486.
 type stamp int64
 
 func stampOf(t unix.Timespec) stamp { return stamp(t.Nano()) }
 
-func (s stamp) timespec() unix.Timespec { return unix.NsecToTimespec(int64(s)) }
+func (s stamp) timespec() unix.Timespec {
+	const second = 1e9
+	if s >= math.MinInt32*second {
+		return unix.NsecToTimespec(int64(s))
+	}
+	return unix.Timespec{Sec: int64(uint64(s) / second), Nsec: int64(uint64(s) % second)}
+}
 
 // meta is what a file has besides its contents and its name.
 type meta struct {
@@ -280,7 +310,8 @@ type overlay struct {
 
 func overlayOf(node int, names []string) (o overlay, err error) {
 	for _, name := range names {
-		switch overlayName(name) {
+		own, _ := strings.CutPrefix(name, "user.overlay.") // others were copied from a workdir that is a layer of another overlay
+		switch own {
 		case "opaque":
 			value, err := xattrValue(node, name)
 			if err != nil {
@@ -296,6 +327,18 @@ func overlayOf(node int, names []string) (o overlay, err error) {
 		}
 	}
 	return o, nil
+}
+
+// replaced tells whether a directory of the lower is another one than the upper's was copied from. Overlayfs has noted that as a
+// file handle, after the type and what else is in a struct ovl_fb; nothing, where the file system has none.
+func replaced(up, low int) bool {
+	const kind, handle = 4, 21 // offsets
+	noted, err := xattrValue(up, "user.overlay.origin")
+	if err != nil || len(noted) <= handle {
+		return false
+	}
+	now, _, err := unix.NameToHandleAt(low, "", unix.AT_EMPTY_PATH)
+	return err == nil && (now.Type() != int32(noted[kind]) || !bytes.Equal(now.Bytes(), noted[handle:]))
 }
 
 // isWhiteout tells whether an entry of the upper says that there is nothing: a character device 0:0, which only overlayfs can

@@ -49,6 +49,7 @@ type openDirRecord struct {
 	after   *meta
 	written bool
 	touched bool // outside, since the start
+	append  bool // names can be made in it, and not be taken away again
 }
 
 // fewFiles is up to how many files are synced one by one: one syncfs costs less than many, but waits for what others wrote to
@@ -76,6 +77,11 @@ func (p *planner) touched(path string, low *unix.Stat_t) bool {
 
 // begin makes sure that there is a stage, and that the directories on the way are in the journal.
 func (p *planner) begin() (err error) {
+	for i := range p.open {
+		if d := &p.open[i]; d.append && !d.written {
+			return opError("commit", string(p.path[:d.length]), errAppend)
+		}
+	}
 	if p.stage == nil {
 		if err := p.b.interrupted(&kept{Root: p.root, Dirty: p.dirty}); err != nil {
 			return err
@@ -136,12 +142,13 @@ func (p *planner) merged(at *dirs, up upperEntry, low *unix.Stat_t, path string,
 		p.dirty = touched
 	}
 	if touched {
-		if !after.equal(before) { // by whom it was changed cannot be told
+		if !after.equal(before) || replaced(at.up, at.low) { // of what is changed, by whom cannot be told
 			p.conflict(path)
 		}
 		after.Mtime = max(after.Mtime, before.Mtime)
 	}
-	p.open = append(p.open, openDirRecord{length: len(p.path), before: before, after: after, touched: touched})
+	fixed := hasAttribute(at.low, "", unix.STATX_ATTR_APPEND)
+	p.open = append(p.open, openDirRecord{length: len(p.path), before: before, after: after, touched: touched, append: fixed})
 	if !after.equal(before) || after.Mtime != before.Mtime {
 		if err := p.begin(); err != nil {
 			return err
@@ -180,7 +187,7 @@ func (p *planner) entry(at *dirs, name string, found *found, touched bool) error
 	up, low := found.up, found.low
 	merges := isDir(up.st) && isDir(low) && !up.notes.opaque
 	switch inside := p.b.notes.Inside; {
-	case path == stageName:
+	case name == stageName: // at any depth: what is below may be a workdir too, some day
 		return opError("commit", path, errReserved)
 	case inside == "":
 	case path == inside && up.whiteout:
@@ -213,7 +220,9 @@ func (p *planner) entry(at *dirs, name string, found *found, touched bool) error
 				return opError("compare", path, err)
 			}
 			d, before := found.diff, found.lowMeta
-			lowMeta = before
+			if d&diffContent == 0 {
+				lowMeta = before
+			}
 			single := up.st.Nlink == 1 && low.Nlink == 1
 			if d == 0 && up.st.Nlink == 1 {
 				return nil
@@ -289,10 +298,13 @@ func (p *planner) put(at *dirs, name string, up upperEntry, low *meta, r *record
 
 // unchanged notes conflicts of a lower entry that is to go, with all that is beneath it.
 func (p *planner) unchanged(at *dirs, name, path string, low *unix.Stat_t) error {
+	if hasAttribute(at.low, name, unix.STATX_ATTR_MOUNT_ROOT) {
+		return opError("commit", path, errMounted)
+	}
 	if p.touched(path, low) {
 		p.conflict(path)
 	}
-	if !isDir(low) || p.force {
+	if !isDir(low) {
 		return nil
 	}
 	err := p.down(at, "", name, p.allUnchanged)

@@ -178,7 +178,8 @@ func (b *Branch) look(dir int, name string, xwhiteouts bool) (e upperEntry, err 
 const privileges = unix.S_ISUID | unix.S_ISGID
 
 // allowed is the metadata that an entry of the upper has once it is committed: without setuid and setgid bits and file
-// capabilities, unless the workdir's file of its name had just the same. (The setgid bit of directories is no privilege.)
+// capabilities, unless low has just the same: the workdir's file of its name, if it has the same contents. (The setgid bit of
+// directories is no privilege.)
 func (b *Branch) allowed(entry, low *meta) *meta {
 	if entry.Mode&unix.S_IFMT != unix.S_IFREG {
 		return entry
@@ -246,6 +247,11 @@ func (b *Branch) compare(upDir, lowDir int, name string, entry *upperEntry, low 
 		}
 		if !same {
 			d |= diffContent
+			// A write takes privileges away; one to mapped memory does not.
+			upMeta = b.allowed(entry.meta, nil)
+			if !upMeta.equal(lowMeta) {
+				d |= diffMeta
+			}
 		}
 	case unix.S_IFLNK:
 		a, err := readLink(upDir, name)

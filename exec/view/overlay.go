@@ -100,7 +100,7 @@ func (v *View) openOverlay() (mount any, calls []*stage.Call) {
 			calls = append(calls, stage.NewCall("configure "+what+": "+name, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, name, 0, 0))
 		}
 	}
-	made := stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	made := stage.NewCall("mount "+what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|narrowed(o.Lower))
 	calls = append(calls,
 		stage.NewCall("create "+what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0),
 		made, stage.NewCall("close", unix.SYS_CLOSE, fs))
@@ -108,6 +108,22 @@ func (v *View) openOverlay() (mount any, calls []*stage.Call) {
 		calls = append(calls, leaveLayers()...)
 	}
 	return made, calls
+}
+
+// narrowed are the attributes of the mount that a directory is on which the overlay would do away with.
+func narrowed(dir string) (attributes uintptr) {
+	const noExec, noSymFollow = 0x8, 0x2000 // ST_NOEXEC, ST_NOSYMFOLLOW (linux/statfs.h)
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) != nil {
+		return 0 // it cannot be mounted either
+	}
+	if fs.Flags&noExec != 0 {
+		attributes |= unix.MOUNT_ATTR_NOEXEC
+	}
+	if fs.Flags&noSymFollow != 0 {
+		attributes |= unix.MOUNT_ATTR_NOSYMFOLLOW
+	}
+	return attributes
 }
 
 // cloneOverlay opens the attached overlay once more for each view that is to show it, too.
