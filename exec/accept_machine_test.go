@@ -152,7 +152,7 @@ func Test_machine_files_under_other_names(t *testing.T) {
 			{"beneath", []string{"second-word", "/proc", "/proc/meminfo", "beneath"}, b.Control("second-word", "/proc", "/proc/meminfo", "beneath")},
 		})
 		checkAllowed(t, b, policy, []allowed{
-			{"no_follow", []string{"read-file", b.Work + "/link", "0x20000", "1"}, "errno ELOOP (open)"},
+			{"no_follow", []string{"read-file", b.Work + "/link", fmt.Sprint(unix.O_NOFOLLOW), "1"}, "errno ELOOP (open)"},
 			{"directory", []string{"openat", "/proc/meminfo", "d"}, "errno ENOTDIR"},
 			{"written", []string{"openat", "/proc/meminfo", "w"}, "errno EACCES"},
 			{"read_and_written", []string{"openat", "/proc/meminfo", "rw"}, "errno EACCES"},

@@ -21,7 +21,7 @@ func Test_strict_lifetime_preferred(t *testing.T) {
 
 const (
 	preferring = `program: strict_lifetime: "prefer"
-filesystem: read: ["/usr", "/lib", "/lib64", "/bin"]`
+filesystem: read: ["/usr", "/lib", {path: "/lib64", optional: true}, "/bin"]`
 	asks = `echo pid $$; cat /etc/group || echo closed`
 )
 

@@ -7,7 +7,8 @@
 # KERNEL is an unpacked kernel package whose modules include 9p and overlay:
 #   apt-get download linux-image-6.12.…-amd64 && dpkg -x linux-image-*.deb k
 # It also needs qemu-system-x86, busybox-static, cpio and xz-utils. VM_MEMORY is its memory (4G), VM_APPEND is added to
-# the kernel's command line, VM_ACCEL=kvm is faster where it works.
+# the kernel's command line, VM_ACCEL=kvm is faster where it works. VM_ROOT is whose files it gets instead of this
+# machine's; VM_ARCH=arm64 makes it another machine, which needs such a VM_ROOT (scripts/arm64.sh).
 set -eu
 
 [ $# -ge 2 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
@@ -15,11 +16,16 @@ kernel=$(ls "$1"/boot/vmlinuz-* | head -n 1)
 modules=$1/lib/modules/${kernel##*/vmlinuz-}
 shift
 quoted=$(printf '%q ' "$@")
+root=${VM_ROOT:-/}
+case ${VM_ARCH:-amd64} in
+arm64) machine=(qemu-system-aarch64 -M virt) console=ttyAMA0 ;;
+*) machine=(qemu-system-x86_64) console=ttyS0 ;;
+esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work"/{dev,lower,upper,root}
-cp "$(command -v busybox)" "$work/busybox"
+cp "$root/usr/bin/busybox" "$work/busybox"
 for m in netfs 9pnet 9pnet_virtio 9p overlay; do
 	find "$modules" -name "$m.ko*" | while read -r file; do
 		case $file in
@@ -64,9 +70,9 @@ RUN
 chmod +x "$work/init"
 (cd "$work" && find . | cpio -o -H newc --quiet) >"$work.img"
 trap 'rm -rf "$work" "$work.img"' EXIT
-qemu-system-x86_64 -accel "${VM_ACCEL:-tcg}" -cpu max -smp 2 -m "${VM_MEMORY:-4G}" -nodefaults -no-reboot \
+"${machine[@]}" -accel "${VM_ACCEL:-tcg}" -cpu max -smp 2 -m "${VM_MEMORY:-4G}" -nodefaults -no-reboot \
 	-nographic -serial stdio -kernel "$kernel" -initrd "$work.img" \
-	-virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
-	-append "console=ttyS0 quiet panic=-1 ${VM_APPEND:-}" </dev/null | tr -d '\r' | tee "$work/log"
+	-virtfs local,path="$root",mount_tag=host,security_model=none,readonly=on,multidevs=remap \
+	-append "console=$console quiet panic=-1 ${VM_APPEND:-}" </dev/null | tr -d '\r' | tee "$work/log"
 code=$(sed -n 's/^vm-test: exit //p' "$work/log" | tail -n 1)
 exit "${code:-1}"

@@ -11,9 +11,18 @@ import (
 	"testing"
 )
 
-// toolsVariable names the folder of the programs under test for a test process that runs as an ordinary user, which may
-// be unable to build them.
+// toolsVariable names the folder of the programs under test for a test process that cannot build them: one that runs as an
+// ordinary user, or on a machine without Go, to which somebody brought them. Each is in a folder of its own there
+// (bin-probe/probe); sandlock-proxy lies beside sandlock-exec.
 const toolsVariable = "SANDLOCK_EXECTEST_TOOLS"
+
+// tools is the folder of the programs under test.
+func tools() string {
+	if given := os.Getenv(toolsVariable); given != "" {
+		return given
+	}
+	return scratch
+}
 
 // InProcess runs a test of the Go API, which starts its commands from the test's own process: as the current user, and
 // where that is root, in a second test process as an ordinary user, too.
@@ -38,7 +47,7 @@ func again(t *testing.T) {
 	name, _, _ := strings.Cut(t.Name(), "/")
 	cmd := exec.Command(self, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", "2m")
 	cmd.Dir = scratch
-	cmd.Env = append(os.Environ(), toolsVariable+"="+scratch, "HOME="+scratch, "TMPDIR=/tmp")
+	cmd.Env = append(os.Environ(), toolsVariable+"="+tools(), "HOME="+scratch, "TMPDIR=/tmp")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: Nobody, Gid: Nobody}, Pdeathsig: syscall.SIGKILL}
 	text, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(text), "--- PASS: "+name) {

@@ -138,11 +138,7 @@ func (p Place) again(t *testing.T) {
 	if p.settle != nil {
 		place = settlePrefix + place
 	}
-	tools := scratch
-	if given := os.Getenv(toolsVariable); given != "" {
-		tools = given
-	}
-	cmd.Env = append(os.Environ(), toolsVariable+"="+tools, placeVariable+"="+place, "HOME="+scratch, "TMPDIR=/tmp")
+	cmd.Env = append(os.Environ(), toolsVariable+"="+tools(), placeVariable+"="+place, "HOME="+scratch, "TMPDIR=/tmp")
 	cmd.SysProcAttr = p.attr(Self())
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	text, err := cmd.CombinedOutput()

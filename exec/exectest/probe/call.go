@@ -28,7 +28,9 @@ var callCommands = []command{
 }
 
 // call makes one system call. Arguments are numbers, or memory: s:TEXT (a string), b:N (N zero bytes), h:HEX (bytes).
+// An old call may be made as a newer one (newer.go).
 func call(args []string) (uintptr, syscall.Errno) {
+	args = present(args)
 	nr := sysno(args[0])
 	var words [6]uintptr
 	var memory [][]byte

@@ -53,7 +53,7 @@ func TestDebian(t *testing.T) {
 		{[]string{"awk", "BEGIN {print 6*7}"}, "42"}, // by way of /etc/alternatives, absolute
 		{[]string{"sh", "-c", "echo x >/tmp/file && cat /tmp/file && rm /tmp/file && id -u && ls -d /var/run/."}, "65534"},
 		{[]string{"find", "/usr/bin", "-name", "cat"}, "/usr/bin/cat"},
-		{[]string{"readlink", "/bin", "/lib64", "/var/run"}, "usr/bin\nusr/lib64\n/run\n"},
+		{[]string{"readlink", "/bin", "/lib", "/var/run"}, "usr/bin\nusr/lib\n/run\n"},
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"os"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -54,9 +55,9 @@ func TestStatShowsMappedIDs(t *testing.T) {
 	for _, call := range []struct {
 		name     string
 		args     [6]uint64
-		uid, gid int // offsets in struct stat of amd64, and struct statx
+		uid, gid uintptr // offsets in struct stat of this machine, and struct statx
 	}{
-		{"stat", [6]uint64{supervisetest.Base, supervisetest.Base + buffer}, 28, 32},
+		{"stat", [6]uint64{supervisetest.Base, supervisetest.Base + buffer}, unsafe.Offsetof(unix.Stat_t{}.Uid), unsafe.Offsetof(unix.Stat_t{}.Gid)},
 		{"statx", [6]uint64{1<<32 - 100, supervisetest.Base, 0, unix.STATX_BASIC_STATS, supervisetest.Base + buffer}, 20, 24},
 	} {
 		nr, _ := abi.SyscallNumber(abi.AMD64, call.name)
