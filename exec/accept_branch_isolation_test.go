@@ -401,6 +401,42 @@ func Test_branch_beneath_bind_mount(t *testing.T) {
 	})
 }
 
+// What the host has mounted in the workdir is not in the branch, which is told at the start; a commit keeps off it.
+func Test_branch_above_a_mount(t *testing.T) {
+	if !exectest.Self().Root() {
+		t.Skip("needs root to mount")
+	}
+	exectest.AsUsers(t, func(t *testing.T, u exectest.User) {
+		b := newBranched(t, u)
+		from := b.Dir("volume")
+		b.File(from+"/f", "mine\n")
+		b.outside(t, b.Work, "mkdir -p d/vol")
+		at := b.Work + "/d/vol"
+		if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(at, unix.MNT_DETACH)
+		for script, code := range map[string]int{"ls d/vol; echo n >n": 0, "rm -r d": 74, "echo x >d/vol/f": 74} {
+			r := b.Sh(b.policy(""), script)
+			if !u.Root() {
+				if r.Code != 125 || !strings.Contains(r.Stderr, "there are mounts in "+b.Work+", at "+at) {
+					t.Errorf("%s: exit %d, %q", script, r.Code, r.Stderr)
+				}
+				continue
+			}
+			if r.Code != code || r.Stdout != "" || !strings.Contains(r.Stderr, "what is mounted at "+at+" is not in the branch") || code != 0 && !strings.Contains(r.Stderr, "is a mount point") {
+				t.Errorf("%s: exit %d, %q, %q", script, r.Code, r.Stdout, r.Stderr)
+			}
+			wantFile(t, from+"/f", "mine\n")
+		}
+		if u.Root() {
+			wantFile(t, b.Work+"/n", "n\n")
+			return // what could not be committed is kept
+		}
+		b.wantNone(t)
+	})
+}
+
 // Numbers 19 and 64: where branches are kept, and what a storage must be.
 func Test_filesystem_9_1_19_storage(t *testing.T) {
 	exectest.InParallel(t, func(t *testing.T, u exectest.User) {

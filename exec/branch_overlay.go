@@ -1,9 +1,11 @@
 package exec
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"github.com/sandlock-go/sandlock/exec/branch"
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"github.com/sandlock-go/sandlock/exec/view"
 	"github.com/sandlock-go/sandlock/ir"
 )
@@ -29,9 +31,14 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 	if err := s.placeable(spec, &ir.Branch{Kind: ir.BranchOverlay, Workdir: target, Storage: base}); err != nil {
 		return err
 	}
+	within := s.options.within
+	if within == nil || !within.planted {
+		if err := s.hidesMounts(lower, spec.User); err != nil {
+			return err
+		}
+	}
 	options := branch.Options{Disk: s.program.Branch.Disk}
 	var b *branch.Branch
-	within := s.options.within
 	if within != nil {
 		b, err = within.take(target, lower, base)
 	} else {
@@ -62,4 +69,22 @@ func (s *sandbox) storage() (base string, err error) {
 		return "", err
 	}
 	return filepath.EvalSymlinks(base)
+}
+
+// hidesMounts says what the command will not see, though it is there: a volume of a container, say. In a user namespace the
+// kernel makes no overlay of a directory with mounts in it, as that would show what they cover (mount_namespaces(7), "locked").
+func (s *sandbox) hidesMounts(workdir string, locked bool) error {
+	points, err := kernel.MountsBeneath(workdir)
+	if err != nil || len(points) == 0 {
+		return err
+	}
+	what := points[0]
+	if n := len(points) - 1; n > 0 {
+		what += fmt.Sprintf(" and %d more", n)
+	}
+	if locked {
+		return fmt.Errorf("there are mounts in %s, at %s: only root can have a branch of it, since that shows what the mounts cover", workdir, what)
+	}
+	s.notice("filesystem.workdir: what is mounted at %s is not in the branch: the command sees what is below it, and a commit keeps off it", what)
+	return nil
 }
