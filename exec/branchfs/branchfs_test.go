@@ -225,7 +225,7 @@ func TestMountedTwice(t *testing.T) {
 func TestServedByOthers(t *testing.T) {
 	table := "1 0 0:50 / /mnt rw - fuse.branchfs branchfs rw,user_id=%,group_id=0\n"
 	for user, want := range map[string]bool{"0": true, "12345": false, "": false} {
-		mounts, err := parseMounts([]byte(strings.ReplaceAll(table, "user_id=%,", map[bool]string{true: "user_id=" + user + ","}[user != ""])))
+		mounts, err := kernel.ParseMounts([]byte(strings.ReplaceAll(table, "user_id=%,", map[bool]string{true: "user_id=" + user + ","}[user != ""])))
 		if err != nil {
 			t.Fatal(err)
 		}

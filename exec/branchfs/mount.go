@@ -1,13 +1,12 @@
 package branchfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
+	"github.com/sandlock-go/sandlock/exec/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,13 +35,9 @@ func find(dir string) (*mount, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := kernel.Mounts()
 	if err != nil {
 		return nil, err
-	}
-	mounts, err := parseMounts(table)
-	if err != nil {
-		return nil, fmt.Errorf("/proc/self/mountinfo: %w", err)
 	}
 	return choose(mounts, dir, st.Dev)
 }
@@ -52,27 +47,27 @@ func notOn(dir string) error {
 }
 
 // choose returns the one mount of a file system.
-func choose(mounts []mounted, dir string, dev uint64) (*mount, error) {
-	var found *mounted
+func choose(mounts []kernel.Mount, dir string, dev uint64) (*mount, error) {
+	var found *kernel.Mount
 	for i := range mounts {
 		m := &mounts[i]
-		if m.dev != dev {
+		if m.Dev != dev {
 			continue
 		}
 		if found != nil {
-			return nil, fmt.Errorf("the file system of %s is mounted on %s and on %s: the command could go around the branch", dir, found.on, m.on)
+			return nil, fmt.Errorf("the file system of %s is mounted on %s and on %s: the command could go around the branch", dir, found.On, m.On)
 		}
 		found = m
 	}
 	switch {
-	case found == nil || found.on == "/" || dir != found.on && !strings.HasPrefix(dir, found.on+"/"):
+	case found == nil || found.On == "/" || dir != found.On && !strings.HasPrefix(dir, found.On+"/"):
 		return nil, notOn(dir)
-	case found.root != "/":
-		return nil, fmt.Errorf("%s is on %s, which shows %s of a file system, and not its top: branches are made there", dir, found.on, found.root)
-	case !found.hasUser || found.user != 0 && int(found.user) != os.Geteuid():
-		return nil, fmt.Errorf("%s is on a file system that user %d serves: it is not to be relied on", dir, found.user)
+	case found.Root != "/":
+		return nil, fmt.Errorf("%s is on %s, which shows %s of a file system, and not its top: branches are made there", dir, found.On, found.Root)
+	case !found.HasUser || found.User != 0 && int(found.User) != os.Geteuid():
+		return nil, fmt.Errorf("%s is on a file system that user %d serves: it is not to be relied on", dir, found.User)
 	}
-	return &mount{dir: found.on, dev: dev}, nil
+	return &mount{dir: found.On, dev: dev}, nil
 }
 
 // rel is a directory's path relative to the mount's.
@@ -142,87 +137,5 @@ func openPath(dir string) (fd int, err error) {
 		if fd, err = unix.Openat2(unix.AT_FDCWD, dir, &how); !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
 		}
-	}
-}
-
-// mounted is a line of mountinfo.
-type mounted struct {
-	dev      uint64
-	root, on string // the directory of the file system that is shown, and where
-	user     uint32 // option user_id of FUSE
-	hasUser  bool
-}
-
-var errTable = errors.New("malformed")
-
-// parseMounts reads /proc/self/mountinfo (proc_pid_mountinfo(5)). Users choose names in it, which the kernel escapes.
-func parseMounts(table []byte) (list []mounted, err error) {
-	for line := range bytes.Lines(table) {
-		m, err := parseMount(strings.TrimSuffix(string(line), "\n"))
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, m)
-	}
-	return list, nil
-}
-
-// parseMount reads a line: number, parent, major:minor, root, mount point, options, any optional fields, "-", type, source,
-// options of the file system.
-func parseMount(line string) (m mounted, err error) {
-	fields := strings.Split(line, " ")
-	dash := -1
-	for i, f := range fields {
-		if i >= 6 && f == "-" {
-			dash = i
-			break
-		}
-	}
-	if dash < 0 || len(fields) < dash+4 {
-		return m, errTable
-	}
-	major, minor, ok := strings.Cut(fields[2], ":")
-	high, err1 := strconv.ParseUint(major, 10, 32)
-	low, err2 := strconv.ParseUint(minor, 10, 32)
-	if !ok || err1 != nil || err2 != nil {
-		return m, errTable
-	}
-	m.dev = unix.Mkdev(uint32(high), uint32(low))
-	if m.root, err = unescape(fields[3]); err != nil {
-		return m, err
-	}
-	if m.on, err = unescape(fields[4]); err != nil {
-		return m, err
-	}
-	for option := range strings.SplitSeq(strings.Join(fields[dash+3:], " "), ",") {
-		if text, ok := strings.CutPrefix(option, "user_id="); ok && !m.hasUser { // the mount's, by the kernel
-			user, err := strconv.ParseUint(text, 10, 32)
-			if err != nil {
-				return m, errTable
-			}
-			m.user, m.hasUser = uint32(user), true
-		}
-	}
-	return m, nil
-}
-
-// unescape takes back what the kernel does to spaces, tabs, line ends, backslashes and '#': three octal digits.
-func unescape(field string) (string, error) {
-	var b strings.Builder
-	for {
-		plain, rest, escaped := strings.Cut(field, `\`)
-		b.WriteString(plain)
-		if !escaped {
-			return b.String(), nil
-		}
-		if len(rest) < 3 {
-			return "", errTable
-		}
-		c, err := strconv.ParseUint(rest[:3], 8, 8)
-		if err != nil {
-			return "", errTable
-		}
-		b.WriteByte(byte(c))
-		field = rest[3:]
 	}
 }
