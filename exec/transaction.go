@@ -60,7 +60,7 @@ type Transaction struct {
 // what it writes there is in the result, and goes to Stderr as well, if that is set.
 type Stage struct {
 	*Cmd
-	Name string // for messages; "" is the name of the program
+	Name string // for messages; "" is the name of the program. That of a group stands before those of its commands
 
 	// Parallel, in the place of Cmd, are commands that run side by side, on one mount of the branch: each sees what the others do
 	// there when they do it. The first that fails ends the others. That takes Landlock's signal scope, as every [Cmd] does in a

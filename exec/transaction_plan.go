@@ -1,8 +1,10 @@
 package exec
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
 // step is an element of a transaction's stages, as it is run: what it does is kept or dropped as a whole.
@@ -18,7 +20,7 @@ type part struct{ first, count int }
 // command is a stage that is one, at its place.
 type command struct {
 	*Stage
-	beside bool // it runs beside others
+	group string // name of the group that it is in, if that has one
 }
 
 // plan puts the stages in their order. The problems are what is wrong with their shape.
@@ -36,8 +38,12 @@ func (t *Transaction) plan() (problems []string) {
 			problems = append(problems, t.label(top.first)+wrong)
 			continue
 		}
+		group := ""
+		if s.Cmd == nil {
+			group = s.Name
+		}
 		for j := range parts {
-			top.parts = append(top.parts, t.planPart(&parts[j]))
+			top.parts = append(top.parts, t.planPart(&parts[j], group))
 		}
 		top.count = len(t.commands) - top.first
 		t.steps = append(t.steps, top)
@@ -45,15 +51,15 @@ func (t *Transaction) plan() (problems []string) {
 	return problems
 }
 
-func (t *Transaction) planPart(s *Stage) part {
+func (t *Transaction) planPart(s *Stage, group string) part {
 	p := part{first: len(t.commands), count: 1}
 	if s.Parallel == nil {
-		t.commands = append(t.commands, command{Stage: s})
+		t.commands = append(t.commands, command{s, group})
 		return p
 	}
 	p.count = len(s.Parallel)
 	for i := range s.Parallel {
-		t.commands = append(t.commands, command{&s.Parallel[i], p.count > 1})
+		t.commands = append(t.commands, command{&s.Parallel[i], cmp.Or(s.Name, group)})
 	}
 	return p
 }
@@ -108,6 +114,9 @@ func (t *Transaction) label(i int) string {
 	name := s.Name
 	if name == "" && s.Cmd != nil && len(s.args) > 0 {
 		name = filepath.Base(s.args[0])
+	}
+	if s.group != "" {
+		name = strings.TrimSuffix(s.group+": "+name, ": ")
 	}
 	if name == "" {
 		return fmt.Sprintf("stage %d: ", i+1)
